@@ -1,0 +1,30 @@
+"""Command line: parse, build a configuration, call; no logic."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from stylegan2_msp.errors import UserError
+
+
+def run(command: click.Command) -> None:
+    """Runs a command; a `UserError` becomes one line on standard error and exit code 1, wrong usage exit code 2."""
+    try:
+        command(standalone_mode=False)
+    except UserError as error:
+        _fail(" ".join(str(error).split()), 1)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()} (see --help)", 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,61 @@
+"""Progress for anything over two seconds: a bar with ETA on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+_PLAIN_EVERY_SEC = 15.0
+
+
+def make_bar(transient: bool = False) -> Progress:
+    """A bar on standard error with count, elapsed time and time to go."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}"),
+        transient=transient,
+        console=_stderr_console(),
+    )
+
+
+def track(items: Iterable[T], description: str, total: int, unit: str = "", step: int = 1) -> Iterator[T]:
+    """Yields ``items`` and shows how far it is; each item counts ``step`` of ``total`` units."""
+    if sys.stderr.isatty():
+        with make_bar() as bar:
+            task = bar.add_task(description, total=total, unit=unit, info="")
+            for item in items:
+                yield item
+                bar.advance(task, min(step, total))
+        return
+    start = shown = time.monotonic()
+    for index, item in enumerate(items):
+        yield item
+        now = time.monotonic()
+        if now - shown >= _PLAIN_EVERY_SEC:
+            shown = now
+            done = min((index + 1) * step, total)
+            eta = (now - start) / done * (total - done)
+            print(f"{description}: {done}/{total} {unit}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
+
+
+def _stderr_console() -> Console:
+    return Console(stderr=True)

@@ -1,0 +1,1 @@
+"""Tensor operators and batch randomness; knows nothing of GANs or of uncertainty."""

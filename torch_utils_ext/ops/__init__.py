@@ -1,0 +1,1 @@
+"""Operators with the signatures of the StyleGAN2 family."""
