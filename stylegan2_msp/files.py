@@ -1,0 +1,61 @@
+"""Replacing files so that an interruption at any moment leaves either the old file or the new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stylegan2_msp.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` to write to, then puts it in place (write, fsync, rename).
+
+    When the body fails nothing is left behind and what stood at ``path`` stays.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); free space or choose another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder with its parents, and says in one line when that cannot be.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another output folder") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: is not writable; choose another output folder")
+    return folder
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,125 @@
+"""Network snapshots: G_ema, the classifier it explains and all that rebuilds them, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import replacing
+from stylegan2_msp.networks import build_network
+
+FORMAT = "stylegan2-msp snapshot"
+VERSION = "1"
+_G_PREFIX = "G_ema."
+_CLASSIFIER_KEY = "classifier_file"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A trained generator with its classifier.
+
+    Attributes:
+        G: the generator (exponential moving average of the weights), in eval mode.
+        classifier: the frozen classifier that gave the MSP, or None.
+        info: num_classes, class_names, uncertainty, kind ('images' or 'points'), kimg, options, data.
+        path: where it was read.
+    """
+
+    G: torch.nn.Module
+    classifier: FrozenClassifier | None
+    info: dict[str, Any]
+    path: Path
+
+
+def save_snapshot(path: str | Path, G: torch.nn.Module, classifier_bytes: bytes | None, info: dict[str, Any]) -> None:
+    """Writes a snapshot; an existing file is replaced only when the new one is complete.
+
+    Args:
+        path: the file, by habit network-snapshot-NNNNNN.safetensors.
+        G: generator with ``init_kwargs``.
+        classifier_bytes: the classifier's own file, `FrozenClassifier.to_bytes`.
+        info: plain JSON data that travels along.
+    """
+    tensors = {_G_PREFIX + name: value.detach().cpu().contiguous() for name, value in G.state_dict().items()}
+    if classifier_bytes is not None:
+        tensors[_CLASSIFIER_KEY] = torch.frombuffer(bytearray(classifier_bytes), dtype=torch.uint8)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": type(G).__name__,
+        "init_kwargs": json.dumps(G.init_kwargs),
+        "info": json.dumps(info),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, str(temporary), metadata=header)
+
+
+def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
+    """Reads a snapshot without running anything that the file might hold.
+
+    Raises:
+        UserError: the file is missing, truncated, of another format (a pickle, say) or does not fit its own header.
+    """
+    path = Path(path)
+    header, tensors = _read(path)
+    try:
+        G = build_network(header["network"], json.loads(header["init_kwargs"]))
+        info = json.loads(header["info"])
+        state = {name[len(_G_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_G_PREFIX)}
+        G.load_state_dict(state)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: the snapshot does not fit its header ({_first_line(error)}); train or copy it again"
+        ) from error
+    G.eval().requires_grad_(False).to(device)
+    classifier = None
+    if _CLASSIFIER_KEY in tensors:
+        classifier = FrozenClassifier.from_bytes(tensors[_CLASSIFIER_KEY].numpy().tobytes()).to(device)
+    return Snapshot(G, classifier, info, path)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such snapshot; give --network a network-snapshot-*.safetensors file")
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+        raise UserError(f"{path}: is a pickle, which can run code and is never loaded; give a .safetensors snapshot")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise UserError(
+                    f"{path}: is not a {FORMAT} (format {header.get('format', 'missing')!r}); give --network one"
+                )
+            if header.get("version") != VERSION:
+                raise UserError(
+                    f"{path}: has format version {header.get('version')!r}, this program reads {VERSION!r}; update it"
+                )
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({_first_line(error)}); it may be truncated") from error
+
+
+def newest_snapshot(folder: str | Path) -> Path:
+    """The newest network-snapshot-*.safetensors below a folder of runs.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(Path(folder).glob("**/network-snapshot-*.safetensors"), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    if not found:
+        raise UserError(f"{folder}: holds no network-snapshot-*.safetensors; train first or give --network FILE")
+    return found[-1]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
