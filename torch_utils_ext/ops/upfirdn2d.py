@@ -1,0 +1,284 @@
+"""Pad, upsample, FIR-filter and downsample batches of images in one differentiable operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+Factor = int | Sequence[int]
+Padding = int | Sequence[int]
+_Pair = tuple[int, int]
+_Quad = tuple[int, int, int, int]
+
+# A separable filter of few taps is quicker as one small 2-D convolution than as two passes over memory.
+_MAX_OUTER_TAPS = 5
+# From this many taps on, `setup_filter` keeps a 1-D filter separable unless told otherwise.
+_MIN_SEPARABLE_TAPS = 8
+
+
+def setup_filter(
+    f: torch.Tensor | np.ndarray | Sequence[Any] | float | None,
+    device: torch.device | str = "cpu",
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1,
+    separable: bool | None = None,
+) -> torch.Tensor:
+    """Prepares a FIR filter for `upfirdn2d`.
+
+    Args:
+        f: taps [n] of a separable filter, or a 2-D filter [h, w], or a scalar; None is the identity.
+        device: where the result lives.
+        normalize: scale the taps to sum to one, so that constant images keep their value.
+        flip_filter: reverse the taps.
+        gain: overall factor on the signal's amplitude.
+        separable: keep a 1-D filter 1-D; None keeps it so from 8 taps on and makes shorter ones 2-D.
+
+    Returns:
+        float32 filter, [n] if separable, otherwise [h, w].
+
+    Raises:
+        ValueError: the filter is empty, has more than two dimensions, or is asked to be separable but is 2-D.
+    """
+    taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32).detach()
+    if taps.ndim == 0:
+        taps = taps[None]
+    if taps.ndim > 2 or taps.numel() == 0:
+        raise ValueError(f"a filter must have shape [n] or [h, w] with at least one tap, got {tuple(taps.shape)}")
+    if separable is None:
+        separable = taps.ndim == 1 and taps.numel() >= _MIN_SEPARABLE_TAPS
+    if separable and taps.ndim == 2:
+        raise ValueError(f"a filter of shape {tuple(taps.shape)} cannot be kept separable; give its 1-D taps")
+    if taps.ndim == 1 and not separable:
+        taps = torch.outer(taps, taps)
+    if normalize:
+        taps = taps / taps.sum()
+    if flip_filter:
+        taps = taps.flip(tuple(range(taps.ndim)))
+    return (taps * gain ** (taps.ndim / 2)).to(device)
+
+
+def upfirdn2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: Factor = 1,
+    down: Factor = 1,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "auto",
+) -> torch.Tensor:
+    """Upsamples by inserting zeros, pads, convolves with a FIR filter and keeps every `down`-th pixel.
+
+    For every channel by itself, along each axis: ``up - 1`` zeros after each sample; `padding` zeros at both ends
+    (negative crops); true convolution with `f` where it overlaps fully; samples 0, down, 2 down, ...
+    Differentiable any number of times with respect to `x`, not to `f`. The memory format of `x` is kept.
+
+    Args:
+        x: images [N, C, H, W], any floating dtype.
+        f: filter from `setup_filter`: [h, w], or [n] for a separable one (applied along both axes); None: identity.
+        up: integer upsampling factor, or [x, y].
+        down: integer downsampling factor, or [x, y].
+        padding: zeros relative to the upsampled image: one number, [x, y], or [left, right, top, bottom].
+        flip_filter: False convolves, True correlates.
+        gain: factor on the output.
+        impl: 'auto' is the quick one, 'ref' the plain and slow one.
+
+    Returns:
+        Images [N, C, (H up + top + bottom - h + down) // down, likewise W], same dtype as `x`.
+
+    Raises:
+        ValueError: wrong rank of `x` or `f`, factors below one, or a padded image smaller than the filter.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x must have shape [N, C, H, W], got {tuple(x.shape)}")
+    if f is None:
+        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
+    if f.ndim not in (1, 2):
+        raise ValueError(f"f must have shape [n] or [h, w], got {tuple(f.shape)}")
+    ups, downs, pads = _parse_factor(up, "up"), _parse_factor(down, "down"), _parse_padding(padding)
+    if impl == "ref":
+        return _upfirdn2d_ref(x, f, ups, downs, pads, flip_filter, gain)
+    if impl != "auto":
+        raise ValueError(f"impl must be 'auto' or 'ref', got {impl!r}")
+    f = f.detach()
+    if f.ndim == 2 or f.numel() <= _MAX_OUTER_TAPS:
+        f2 = f if f.ndim == 2 else torch.outer(f, f)
+        return _UpFirDn.apply(x, f2 * gain, ups, downs, pads, flip_filter)
+    x = _UpFirDn.apply(x, f[None, :], (ups[0], 1), (downs[0], 1), (pads[0], pads[1], 0, 0), flip_filter)
+    return _UpFirDn.apply(x, f[:, None] * gain, (1, ups[1]), (1, downs[1]), (0, 0, pads[2], pads[3]), flip_filter)
+
+
+def filter2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "auto",
+) -> torch.Tensor:
+    """Filters images [N, C, H, W] and keeps their size; `padding` is extra, relative to that. See `upfirdn2d`."""
+    px0, px1, py0, py1 = _parse_padding(padding)
+    fw, fh = _filter_size(f)
+    around = (px0 + fw // 2, px1 + (fw - 1) // 2, py0 + fh // 2, py1 + (fh - 1) // 2)
+    return upfirdn2d(x, f, padding=around, flip_filter=flip_filter, gain=gain, impl=impl)
+
+
+def upsample2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: Factor = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "auto",
+) -> torch.Tensor:
+    """Enlarges images [N, C, H, W] to [N, C, H up, W up], keeping brightness; `padding` is extra. See `upfirdn2d`."""
+    ux, uy = _parse_factor(up, "up")
+    px0, px1, py0, py1 = _parse_padding(padding)
+    fw, fh = _filter_size(f)
+    around = (px0 + (fw + ux - 1) // 2, px1 + (fw - ux) // 2, py0 + (fh + uy - 1) // 2, py1 + (fh - uy) // 2)
+    return upfirdn2d(x, f, up=(ux, uy), padding=around, flip_filter=flip_filter, gain=gain * ux * uy, impl=impl)
+
+
+def downsample2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    down: Factor = 2,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "auto",
+) -> torch.Tensor:
+    """Shrinks images [N, C, H, W] to [N, C, H / down, W / down]; `padding` is extra, before it. See `upfirdn2d`."""
+    dx, dy = _parse_factor(down, "down")
+    px0, px1, py0, py1 = _parse_padding(padding)
+    fw, fh = _filter_size(f)
+    around = (px0 + (fw - dx + 1) // 2, px1 + (fw - dx) // 2, py0 + (fh - dy + 1) // 2, py1 + (fh - dy) // 2)
+    return upfirdn2d(x, f, down=(dx, dy), padding=around, flip_filter=flip_filter, gain=gain, impl=impl)
+
+
+def _parse_factor(factor: Factor, name: str) -> _Pair:
+    pair = (factor, factor) if isinstance(factor, int) else tuple(int(v) for v in factor)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f"{name} must be a positive integer or a pair of them, got {factor!r}")
+    return pair[0], pair[1]
+
+
+def _parse_padding(padding: Padding) -> _Quad:
+    given = (padding, padding) if isinstance(padding, int) else tuple(int(v) for v in padding)
+    if len(given) == 2:
+        given = (given[0], given[0], given[1], given[1])
+    if len(given) != 4:
+        raise ValueError(f"padding must be one integer, [x, y] or [left, right, top, bottom], got {padding!r}")
+    return given[0], given[1], given[2], given[3]
+
+
+def _filter_size(f: torch.Tensor | None) -> _Pair:
+    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+
+
+def _output_size(x: torch.Tensor, size: _Pair, up: _Pair, down: _Pair, padding: _Quad) -> _Pair:
+    """Width and height of the result for a filter of `size` (width, height)."""
+    width = (x.shape[3] * up[0] + padding[0] + padding[1] - size[0] + down[0]) // down[0]
+    height = (x.shape[2] * up[1] + padding[2] + padding[3] - size[1] + down[1]) // down[1]
+    if width < 1 or height < 1:
+        raise ValueError(
+            f"images of {x.shape[2]}x{x.shape[3]} with up={up}, padding={padding} are smaller than the "
+            f"{size[1]}x{size[0]} filter"
+        )
+    return width, height
+
+
+def _upfirdn2d_ref(
+    x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool, gain: float
+) -> torch.Tensor:
+    """The definition, literally: one shifted, weighted copy of the padded image per filter tap."""
+    f = (torch.outer(f, f) if f.ndim == 1 else f).to(x.dtype) * gain
+    n, c, h, w = x.shape
+    fh, fw = f.shape
+    out_w, out_h = _output_size(x, (fw, fh), up, down, padding)
+    spread = x.new_zeros([n, c, h, up[1], w, up[0]])
+    spread[:, :, :, 0, :, 0] = x
+    padded = F.pad(spread.reshape(n, c, h * up[1], w * up[0]), padding)
+    y = x.new_zeros([n, c, out_h, out_w])
+    for i in range(fh):
+        for j in range(fw):
+            tap = f[i, j] if flip_filter else f[fh - 1 - i, fw - 1 - j]
+            rows = slice(i, i + (out_h - 1) * down[1] + 1, down[1])
+            columns = slice(j, j + (out_w - 1) * down[0] + 1, down[0])
+            y = y + tap * padded[:, :, rows, columns]
+    return y
+
+
+class _UpFirDn(torch.autograd.Function):
+    """The gradient of the operator is the operator with `up` and `down` exchanged and the filter turned round."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool
+    ) -> torch.Tensor:
+        fh, fw = f.shape
+        out_w, out_h = _output_size(x, (fw, fh), up, down, padding)
+        ctx.save_for_backward(f)
+        ctx.settings = (up, down, padding, flip_filter)
+        ctx.sizes = (x.shape[3], x.shape[2], out_w, out_h)
+        return _run(x, f if flip_filter else f.flip(0, 1), up, down, padding, (out_w, out_h))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if not ctx.needs_input_grad[0]:
+            return (None,) * 6
+        (f,) = ctx.saved_tensors
+        up, down, padding, flip_filter = ctx.settings
+        in_w, in_h, out_w, out_h = ctx.sizes
+        fh, fw = f.shape
+        back = (
+            fw - 1 - padding[0],
+            in_w * up[0] - out_w * down[0] + padding[0] - up[0] + 1,
+            fh - 1 - padding[2],
+            in_h * up[1] - out_h * down[1] + padding[2] - up[1] + 1,
+        )
+        return _UpFirDn.apply(grads[0], f, down, up, back, not flip_filter), None, None, None, None, None
+
+
+def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, out: _Pair) -> torch.Tensor:
+    """Correlation with `f`, for known output width and height, as one depthwise convolution."""
+    channels = x.shape[1]
+    if x.numel() == 0:
+        return x.new_zeros([x.shape[0], channels, out[1], out[0]])
+    own: _Pair = (0, 0)
+    if up != (1, 1):
+        length = ((out[0] - 1) * down[0] + f.shape[1], (out[1] - 1) * down[1] + f.shape[0])
+        x = _spread(x, up, (padding[0], padding[2]), length)
+    elif padding[0] == padding[1] >= 0 and padding[2] == padding[3] >= 0:
+        own = (padding[2], padding[0])
+    else:
+        x = F.pad(x, padding)
+    weight = f.to(x.dtype)[None, None].repeat(channels, 1, 1, 1)
+    return F.conv2d(x, weight, stride=(down[1], down[0]), padding=own, groups=channels)
+
+
+def _spread(x: torch.Tensor, up: _Pair, first: _Pair, size: _Pair) -> torch.Tensor:
+    """Puts pixel k of each axis at position ``first + k up`` of zeros of the given width and height, if inside."""
+    n, c = x.shape[:2]
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    y = torch.empty([n, c, size[1], size[0]], dtype=x.dtype, device=x.device, memory_format=memory_format).zero_()
+    columns, x0 = _inside(first[0], up[0], size[0], x.shape[3])
+    rows, y0 = _inside(first[1], up[1], size[1], x.shape[2])
+    source = x[:, :, rows, columns]
+    target = y[:, :, y0 :: up[1], x0 :: up[0]]
+    target[:, :, : source.shape[2], : source.shape[3]] = source
+    return y
+
+
+def _inside(first: int, step: int, length: int, total: int) -> tuple[slice, int]:
+    """Which of `total` samples at ``first + k step`` fall in [0, length), and where the first of them lies."""
+    begin = max(0, -(first // step))
+    end = max(begin, min(total, -((first - length) // step)))
+    return slice(begin, end), first + begin * step
