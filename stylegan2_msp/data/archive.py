@@ -1,0 +1,225 @@
+"""Archives: a zip or folder of PNGs (or points.npy) with dataset.json, opened only when everything in it is right."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from stylegan2_msp.data.archive_writer import CLASSIFIER_FILE, PROBABILITIES_FILE, write_archive
+from stylegan2_msp.data.manifest import Manifest, check_probs, parse_array, parse_manifest
+from stylegan2_msp.data.members import Members, Reader
+from stylegan2_msp.data.pixels import MAX_FILE_BYTES, decode, is_image_name
+from stylegan2_msp.data.samples import Annotation, Corruption, Samples, default_names
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.progress import track
+
+__all__ = ["CLASSIFIER_FILE", "PROBABILITIES_FILE", "Archive", "open_archive", "write_archive"]
+
+_MANIFEST_BASE, _MANIFEST_PER_SAMPLE, _MANIFEST_MOST = 16 << 20, 32 << 10, 512 << 20
+_MAX_ARRAY_BYTES = 8 << 30
+_MAX_CLASSIFIER_BYTES = 4 << 30
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive whose directory and labels have been checked; images are decoded (and checked) when loaded.
+
+    Attributes:
+        path: the zip or folder.
+        kind: 'images' or 'points'.
+        names: the samples, sorted; this is the order of everything else.
+        img_resolution, img_channels: size of every image; 0 for points.
+        classes: int64 [N], or None when unlabelled.
+        msp: float32 [N] in [1/K, 1], or None when not annotated.
+        num_classes: K; 0 when unlabelled.
+        class_names: one name per class, where given.
+        uncertainty: name of the measure, 'msp', when annotated.
+        probs: float32 [N, K] where given.
+        corruption: what was done to each image, where given.
+        split: 'train' or 'test', where given.
+        classifier_bytes: file of the classifier that made the annotation, where given.
+    """
+
+    path: Path
+    kind: str
+    names: list[str]
+    img_resolution: int
+    img_channels: int
+    classes: np.ndarray | None
+    msp: np.ndarray | None
+    num_classes: int
+    class_names: list[str] | None
+    uncertainty: str | None
+    probs: np.ndarray | None = field(repr=False)
+    corruption: Corruption | None = field(repr=False)
+    split: str | None
+    classifier_bytes: bytes | None = field(repr=False)
+    members: Members = field(repr=False)
+    points: np.ndarray | None = field(repr=False, default=None)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_images(self) -> int:
+        """Number of samples."""
+        return len(self.names)
+
+    @property
+    def annotated(self) -> bool:
+        """Whether every sample has an MSP."""
+        return self.msp is not None
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Hash of everything in the archive, for naming what is derived from it."""
+        return self.members.content_sha256()
+
+    def labels(self) -> np.ndarray:
+        """Label vectors [class one-hot, MSP], float32 [N, K + 1].
+
+        Raises:
+            UserError: the archive is not annotated.
+        """
+        if self.msp is None or self.classes is None:
+            found = "has classes but no MSP" if self.classes is not None else "has no labels"
+            raise UserError(f"{self.path}: {found}; run 'dataset_tool.py annotate --data {self.path}' first")
+        one_hot = np.eye(self.num_classes, dtype=np.float32)[self.classes]
+        return np.concatenate([one_hot, self.msp[:, None]], axis=1)
+
+    def load_images(self, progress: bool = True) -> np.ndarray:
+        """Every image, uint8 [N, C, H, W].
+
+        Raises:
+            UserError: an image is damaged or differs in size or channels, or memory does not suffice.
+        """
+        if self.kind != "images":
+            raise UserError(f"{self.path}: holds 2-D points, expected images; choose another archive")
+        size = (self.img_channels, self.img_resolution, self.img_resolution)
+        needed, free = len(self) * int(np.prod(size)), psutil.virtual_memory().available
+        if needed > free:
+            found = f"its images need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
+            raise UserError(f"{self.path}: {found}; make a smaller archive with --max-images or --resolution")
+        images = np.empty((len(self), *size), dtype=np.uint8)
+        starts = range(0, len(self), _CHUNK)
+        chunks = track(starts, "reading images", len(self), "images", step=_CHUNK) if progress else starts
+        with self.members.reading() as read:
+            for start in chunks:
+                for place, name in enumerate(self.names[start : start + _CHUNK], start):
+                    images[place] = _same_size(
+                        decode(read(name, MAX_FILE_BYTES), f"{self.path}: {name!r}"), size, self, name
+                    )
+        return images
+
+    def load_points(self) -> np.ndarray:
+        """Every point, float32 [N, 2].
+
+        Raises:
+            UserError: the archive holds images.
+        """
+        if self.points is None:
+            raise UserError(f"{self.path}: holds images, expected 2-D points; choose another archive")
+        return self.points.copy()
+
+    def load(self, progress: bool = True) -> Samples:
+        """Everything, in the form that sources, corruption and annotation share.
+
+        Raises:
+            UserError: as `load_images`.
+        """
+        annotation = None
+        if self.msp is not None:
+            annotation = Annotation(self.msp, self.probs, self.classifier_bytes, self.uncertainty or "msp")
+        return Samples(
+            data=self.load_images(progress) if self.kind == "images" else self.load_points(),
+            names=self.names,
+            classes=self.classes,
+            class_names=self.class_names,
+            split=self.split,
+            corruption=self.corruption,
+            annotation=annotation,
+        )
+
+
+def open_archive(path: str | Path) -> Archive:
+    """Opens an archive and checks its directory, its labels and its first image.
+
+    Raises:
+        UserError: anything in it is not as it should be; one line with file, field, what was found and what to do.
+    """
+    members = Members(Path(path))
+    with members.reading() as read:
+        points = None
+        if "points.npy" in members.sizes:
+            points = parse_array(read("points.npy", _MAX_ARRAY_BYTES), (None, 2), f"{path}: points.npy")
+            names = default_names("points", len(points))
+        else:
+            names = sorted(name for name in members.sizes if is_image_name(name))
+        if not names:
+            raise UserError(f"{path}: holds no images and no points; make an archive with the dataset tool")
+        channels, resolution = 0, 0
+        if points is None:
+            channels, resolution = decode(read(names[0], MAX_FILE_BYTES), f"{path}: {names[0]!r}").shape[:2]
+        manifest = _manifest(members, read, names)
+        probs, classifier = _annotation_files(members, read, names, manifest)
+    return Archive(
+        path=Path(path),
+        kind="images" if points is None else "points",
+        names=names,
+        img_resolution=resolution,
+        img_channels=channels,
+        classes=manifest.classes,
+        msp=manifest.msp,
+        num_classes=manifest.num_classes,
+        class_names=manifest.class_names,
+        uncertainty=manifest.uncertainty,
+        probs=probs,
+        corruption=manifest.corruption,
+        split=manifest.split,
+        classifier_bytes=classifier,
+        members=members,
+        points=points,
+    )
+
+
+def _manifest(members: Members, read: Reader, names: list[str]) -> Manifest:
+    if "dataset.json" not in members.sizes:
+        return Manifest()
+    limit = min(_MANIFEST_BASE + _MANIFEST_PER_SAMPLE * len(names), _MANIFEST_MOST)
+    return parse_manifest(read("dataset.json", limit), names, f"{members.path}: dataset.json")
+
+
+def _annotation_files(
+    members: Members, read: Reader, names: list[str], manifest: Manifest
+) -> tuple[np.ndarray | None, bytes | None]:
+    """Probabilities and classifier file of an annotated archive."""
+    probs, classifier = None, None
+    for file in (manifest.probs_file, manifest.classifier_file):
+        if file is not None and file not in members.sizes:
+            raise UserError(f"{members.path}: {file!r}, which dataset.json names, is missing; annotate again")
+    if manifest.probs_file is not None and manifest.msp is not None:
+        where = f"{members.path}: {manifest.probs_file}"
+        probs = parse_array(read(manifest.probs_file, _MAX_ARRAY_BYTES), (len(names), manifest.num_classes), where)
+        check_probs(probs, manifest.msp, names, where)
+    if manifest.classifier_file is not None:
+        classifier = read(manifest.classifier_file, _MAX_CLASSIFIER_BYTES)
+        if hashlib.sha256(classifier).hexdigest() != manifest.classifier_sha256:
+            found = "does not have the sha256 that dataset.json gives"
+            raise UserError(f"{members.path}: {manifest.classifier_file!r} {found}; annotate again")
+    return probs, classifier
+
+
+def _same_size(pixels: np.ndarray, size: tuple[int, int, int], archive: Archive, name: str) -> np.ndarray:
+    if pixels.shape != size:
+        found = f"{pixels.shape[0]} channels, {pixels.shape[2]}x{pixels.shape[1]} pixels"
+        wanted = f"{size[0]} and {size[2]}x{size[1]} as in {archive.names[0]!r}"
+        raise UserError(
+            f"{archive.path}: {name!r} has {found}, expected {wanted}; convert with 'dataset_tool.py folder'"
+        )
+    return pixels

@@ -1,0 +1,146 @@
+"""Writing archives: the same bytes for the same samples, put in place whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stylegan2_msp.data.pixels import encode_png
+from stylegan2_msp.data.samples import Samples
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.progress import track
+
+PROBABILITIES_FILE = "probabilities.npy"
+CLASSIFIER_FILE = "classifier.safetensors"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+
+
+def check_destination(dest: str | Path) -> Path:
+    """Says before any work is done whether an archive can be written here: a .zip, or a folder that is new or empty.
+
+    Raises:
+        UserError: it cannot.
+    """
+    path = Path(dest)
+    if path.suffix.lower() == ".zip":
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, expected a zip file; remove it or choose another --dest")
+    elif path.suffix and not path.is_dir():
+        raise UserError(f"{path}: has the suffix {path.suffix}, expected .zip or a folder; choose another --dest")
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists and is not an empty folder; remove it or choose another --dest")
+    make_folder(path.parent)
+    return path
+
+
+def write_archive(dest: str | Path, samples: Samples, progress: bool = True) -> Path:
+    """Writes samples as a zip (name ends in .zip) or a folder that the field's tools and `open_archive` read.
+
+    The bytes depend on the samples alone. What stood at ``dest`` is replaced only by a complete archive; a folder must
+    be new or empty.
+
+    Raises:
+        UserError: the place cannot be written or the disk is full; nothing is left behind.
+    """
+    path = check_destination(dest)
+    count = len(samples) if samples.kind == "images" else 1
+    contents = _contents(samples)
+    if progress:
+        contents = track(contents, "writing archive", count, "images" if samples.kind == "images" else "files")
+    if path.suffix.lower() == ".zip":
+        _write_zip(path, contents)
+    else:
+        _write_folder(path, contents)
+    return path
+
+
+def _contents(samples: Samples) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every file."""
+    if samples.kind == "images":
+        for name, pixels in zip(samples.names, samples.data, strict=True):
+            yield name, encode_png(pixels)
+    else:
+        yield "points.npy", _npy(samples.data)
+    note = samples.annotation
+    if note is not None and note.probs is not None:
+        yield PROBABILITIES_FILE, _npy(note.probs)
+    if note is not None and note.classifier_bytes is not None:
+        yield CLASSIFIER_FILE, note.classifier_bytes
+    yield "dataset.json", json.dumps(_manifest(samples), separators=(",", ":")).encode()
+
+
+def _manifest(samples: Samples) -> dict[str, Any]:
+    manifest: dict[str, Any] = {"labels": _labels(samples)}
+    if samples.class_names is not None:
+        manifest["class_names"] = samples.class_names
+    if samples.split is not None:
+        manifest["split"] = samples.split
+    if samples.corruption is not None:
+        table, kind, severity = samples.corruption.table, samples.corruption.kind, samples.corruption.severity
+        manifest["corruption"] = {"table": table, "kind": kind, "severity": severity}
+    note = samples.annotation
+    if note is not None:
+        manifest["uncertainty"] = {"name": note.uncertainty}
+        if note.probs is not None:
+            manifest["probabilities"] = PROBABILITIES_FILE
+        if note.classifier_bytes is not None:
+            sha256 = hashlib.sha256(note.classifier_bytes).hexdigest()
+            manifest["classifier"] = {"file": CLASSIFIER_FILE, "sha256": sha256}
+    return manifest
+
+
+def _labels(samples: Samples) -> list[list[Any]] | None:
+    """[name, [one-hot ..., msp]] when annotated, [name, class] when only labelled."""
+    if samples.classes is None:
+        return None
+    classes = samples.classes.tolist()
+    if samples.annotation is None:
+        return [[name, index] for name, index in zip(samples.names, classes, strict=True)]
+    one_hot = np.eye(samples.num_classes).tolist()
+    msp = samples.annotation.msp.astype(np.float64).tolist()
+    return [[name, [*one_hot[k], u]] for name, k, u in zip(samples.names, classes, msp, strict=True)]
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array, dtype="<f4"), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _write_zip(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, data in contents:
+            info = zipfile.ZipInfo(name, date_time=_EPOCH)
+            info.external_attr = 0o644 << 16
+            packed = name.endswith((".json", ".npy"))
+            info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            archive.writestr(info, data, compresslevel=6 if packed else None)
+
+
+def _write_folder(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        for name, data in contents:
+            file = temporary / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "wb") as stream:
+                stream.write(data)
+        os.sync()
+        os.replace(temporary, path)
+    except OSError as error:
+        found = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({found}); free space or choose another place") from error
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(temporary)

@@ -1,0 +1,266 @@
+"""dataset.json and the arrays beside it: parsed, every field checked."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stylegan2_msp.data.samples import MEASURES, Corruption
+from stylegan2_msp.errors import UserError
+
+MAX_CLASSES = 32_768
+KINDS = ("none", "blur", "noise")
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What dataset.json says, in the order of the archive's sorted names."""
+
+    classes: np.ndarray | None = None
+    msp: np.ndarray | None = None
+    num_classes: int = 0
+    class_names: list[str] | None = None
+    uncertainty: str | None = None
+    split: str | None = None
+    corruption: Corruption | None = None
+    probs_file: str | None = None
+    classifier_file: str | None = None
+    classifier_sha256: str | None = None
+
+
+class ManifestError(UserError):
+    """A UserError of one field; carries where it is."""
+
+    def __init__(self, where: str, field: str, found: str, remedy: str) -> None:
+        super().__init__(f"{where}: {field}: {found}; {remedy}")
+
+
+def parse_manifest(data: bytes, names: list[str], where: str) -> Manifest:
+    """Reads and checks dataset.json.
+
+    Args:
+        data: its bytes.
+        names: the archive's samples, sorted; every one must be labelled unless none is.
+        where: how to name the file in messages.
+
+    Raises:
+        UserError: not JSON, or a field is missing, malformed or out of range.
+    """
+    content = _parse_json(data, where)
+    class_names = _class_names(content, where)
+    labels = _labels_by_name(content.get("labels"), names, where)
+    classes, msp, num_classes = None, None, 0
+    if labels is not None:
+        if isinstance(labels[0], list):
+            classes, msp = _annotated(labels, names, where)
+            num_classes = len(labels[0]) - 1
+        else:
+            classes = _integers(labels, names, where)
+            num_classes = len(class_names) if class_names else int(classes.max()) + 1
+        if class_names and (len(class_names) != num_classes or int(classes.max()) >= num_classes):
+            found = f"{len(class_names)} names, but the labels have {max(num_classes, int(classes.max()) + 1)} classes"
+            raise ManifestError(where, "class_names", found, "give one name per class")
+    classifier_file, classifier_sha256 = _classifier(content, where)
+    return Manifest(
+        classes=classes,
+        msp=msp,
+        num_classes=num_classes,
+        class_names=class_names,
+        uncertainty=_measure(content, where) if msp is not None else None,
+        split=_text(content, "split", where),
+        corruption=_corruption(content, len(names), where),
+        probs_file=_text(content, "probabilities", where) if msp is not None else None,
+        classifier_file=classifier_file,
+        classifier_sha256=classifier_sha256,
+    )
+
+
+def parse_array(data: bytes, shape: tuple[int | None, int], where: str) -> np.ndarray:
+    """Reads a .npy file that must hold finite float32 of this shape (None: any length); runs no code.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found_shape, fortran, dtype = read_header(stream)
+    except Exception as error:  # numpy parses the header as a Python literal and lets every parser error through
+        raise UserError(f"{where}: is not a .npy array ({type(error).__name__}); make the archive again") from error
+    fits = len(found_shape) == 2 and found_shape[1] == shape[1] and shape[0] in (None, found_shape[0])
+    if not fits or fortran or dtype != np.dtype("<f4"):
+        wanted = f"[{'N' if shape[0] is None else shape[0]}, {shape[1]}]"
+        raise UserError(
+            f"{where}: holds {dtype} {list(found_shape)}, expected float32 {wanted}; make the archive again"
+        )
+    body = data[stream.tell() :]
+    if len(body) != found_shape[0] * found_shape[1] * 4:
+        raise UserError(f"{where}: is truncated or too long ({len(body)} bytes of numbers); make the archive again")
+    array = np.frombuffer(body, dtype="<f4").reshape(found_shape).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{where}: holds NaN or infinite numbers; make the archive again")
+    return array
+
+
+def check_probs(probs: np.ndarray, msp: np.ndarray, names: list[str], where: str) -> None:
+    """Probabilities must be such, and their maximum must be the label's MSP.
+
+    Raises:
+        UserError: they are not.
+    """
+    off = (np.abs(probs.sum(axis=1) - 1) > 1e-3) | (probs.min(axis=1) < -_TOLERANCE)
+    apart = np.abs(probs.max(axis=1) - msp) > 1e-4
+    if (row := _first(off)) is not None:
+        raise UserError(f"{where}: row {row} ({names[row]!r}) holds no probabilities that sum to 1; annotate again")
+    if (row := _first(apart)) is not None:
+        found = f"maximum {probs[row].max():.6g}, but its label says MSP {msp[row]:.6g}"
+        raise UserError(f"{where}: row {row} ({names[row]!r}): {found}; annotate again")
+
+
+def _first(bad: np.ndarray) -> int | None:
+    return int(bad.argmax()) if bad.any() else None
+
+
+def _parse_json(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except RecursionError as error:
+        raise UserError(f"{where}: is nested too deeply; make the archive again") from error
+    except (ValueError, MemoryError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise UserError(f"{where}: is not JSON ({error}); correct it or make the archive again") from error
+    if not isinstance(content, dict):
+        found = f"holds a {type(content).__name__}"
+        raise UserError(f"{where}: {found}, expected an object with the key 'labels'; make the archive again")
+    return content
+
+
+def _labels_by_name(entries: Any, names: list[str], where: str) -> list[Any] | None:
+    """The label of every name, or None when there are no labels."""
+    if entries is None:
+        return None
+    remedy = "expected [[file name, label], ...], one entry per image"
+    if not isinstance(entries, list):
+        raise ManifestError(where, "labels", f"found a {type(entries).__name__}", remedy)
+    by_name: dict[str, Any] = {}
+    known = set(names)
+    for place, entry in enumerate(entries):
+        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+            raise ManifestError(where, f"labels[{place}]", "is no pair of file name and label", remedy)
+        if entry[0] in by_name:
+            raise ManifestError(where, "labels", f"{entry[0]!r} comes twice", remedy)
+        if entry[0] not in known:
+            raise ManifestError(where, "labels", f"{entry[0]!r} is not in the archive", remedy)
+        by_name[entry[0]] = entry[1]
+    if len(by_name) != len(names):
+        missing = next(name for name in names if name not in by_name)
+        found = f"{len(by_name)} labels for {len(names)} images, none for {missing!r}"
+        raise ManifestError(where, "labels", found, remedy)
+    return [by_name[name] for name in names]
+
+
+def _integers(labels: list[Any], names: list[str], where: str) -> np.ndarray:
+    for name, label in zip(names, labels, strict=True):
+        field = f"label of {name!r}"
+        if type(label) is float:
+            found = f"is the single number {label!r}, which readers of this format turn into an integer in silence"
+            raise ManifestError(where, field, found, "expected a class index or [class one-hot ..., MSP]")
+        if type(label) is not int or not 0 <= label < MAX_CLASSES:
+            remedy = f"expected a class index from 0 to {MAX_CLASSES - 1}, for every image alike"
+            raise ManifestError(where, field, f"found {_short(label)}", remedy)
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _annotated(labels: list[Any], names: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and MSP of labels that are lists [one-hot ..., msp]."""
+    width = len(labels[0])
+    remedy = "expected [class one-hot ..., MSP], of the same length for every image"
+    for name, label in zip(names, labels, strict=True):
+        if not isinstance(label, list) or len(label) != width or width < 3 or width > MAX_CLASSES + 1:
+            count = f"{len(label)} numbers, {width} elsewhere" if isinstance(label, list) else _short(label)
+            raise ManifestError(where, f"label of {name!r}", f"found {count}", remedy)
+        if not {type(value) for value in label} <= {int, float}:
+            raise ManifestError(where, f"label of {name!r}", "holds something that is no number", remedy)
+    try:
+        rows = np.asarray(labels, dtype=np.float64)
+    except OverflowError as error:
+        raise ManifestError(where, "labels", "hold a number too large for a float", remedy) from error
+    one_hot, msp = rows[:, :-1], rows[:, -1]
+    if (row := _first(np.logical_not(np.isfinite(rows).all(axis=1)))) is not None:
+        raise ManifestError(where, f"label of {names[row]!r}", "holds NaN or infinity", "annotate again")
+    if (row := _first(((one_hot != 0) & (one_hot != 1)).any(axis=1) | (one_hot.sum(axis=1) != 1))) is not None:
+        found = f"its first {width - 1} numbers are not one-hot ({_short(labels[row])})"
+        raise ManifestError(where, f"label of {names[row]!r}", found, remedy)
+    if (row := _first((msp < 1 / (width - 1) - _TOLERANCE) | (msp > 1 + _TOLERANCE))) is not None:
+        found = f"MSP {msp[row]:.6g} lies outside [1/K, 1] = [{1 / (width - 1):.4g}, 1]"
+        raise ManifestError(where, f"label of {names[row]!r}", found, "annotate again")
+    return one_hot.argmax(axis=1), np.clip(msp, 1 / (width - 1), 1).astype(np.float32)
+
+
+def _class_names(content: dict[str, Any], where: str) -> list[str] | None:
+    found = content.get("class_names")
+    if found is None:
+        return None
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) for name in found):
+        raise ManifestError(where, "class_names", f"found {_short(found)}", "expected a list of names")
+    return found
+
+
+def _measure(content: dict[str, Any], where: str) -> str:
+    found = content.get("uncertainty", {"name": "msp"})
+    name = found.get("name") if isinstance(found, dict) else None
+    if not isinstance(name, str) or name not in MEASURES:
+        remedy = f'expected {{"name": ...}} with one of {", ".join(MEASURES)}'
+        raise ManifestError(where, "uncertainty", f"found {_short(found)}", remedy)
+    return name
+
+
+def _text(content: dict[str, Any], key: str, where: str) -> str | None:
+    found = content.get(key)
+    if found is not None and not (isinstance(found, str) and 0 < len(found) <= 200):
+        raise ManifestError(where, key, f"found {_short(found)}", "expected a short text")
+    return found
+
+
+def _classifier(content: dict[str, Any], where: str) -> tuple[str | None, str | None]:
+    found = content.get("classifier")
+    if found is None:
+        return None, None
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("file", "sha256")):
+        raise ManifestError(
+            where, "classifier", f"found {_short(found)}", "expected 'file' and 'sha256'; annotate again"
+        )
+    return found["file"], found["sha256"]
+
+
+def _corruption(content: dict[str, Any], count: int, where: str) -> Corruption | None:
+    found = content.get("corruption")
+    if found is None:
+        return None
+    kind, severity = (found.get("kind"), found.get("severity")) if isinstance(found, dict) else (None, None)
+    remedy = f"expected 'table', and 'kind' and 'severity' with {count} entries each"
+    if not isinstance(kind, list) or not isinstance(severity, list) or not isinstance(found.get("table"), str):
+        raise ManifestError(where, "corruption", f"found {_short(found)}", remedy)
+    if len(kind) != count or len(severity) != count:
+        raise ManifestError(where, "corruption", f"found {len(kind)} kinds and {len(severity)} severities", remedy)
+    for place, (name, level) in enumerate(zip(kind, severity, strict=True)):
+        known = isinstance(name, str) and name in KINDS and type(level) is int and 0 <= level <= 5
+        if not known or (name == "none") != (level == 0):
+            wrong = f"found kind {_short(name)} with severity {_short(level)}"
+            raise ManifestError(where, f"corruption[{place}]", wrong, "expected none 0, or blur or noise with 1 to 5")
+    return Corruption(found["table"], kind, severity)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and value.bit_length() > 100:
+        return "an enormous integer"
+    text = repr(value) if not isinstance(value, (list, dict)) or len(value) < 20 else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
