@@ -1,0 +1,44 @@
+"""The `stylegan2-msp` program: one command per job."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from stylegan2_msp import __version__
+from stylegan2_msp.cli import run
+
+_COMMANDS = {
+    "dataset": "Make and annotate data sets.",
+    "train": "Train a generator on an archive.",
+    "generate": "Generate images at a chosen MSP.",
+    "report": "Figures and tables of a finished run.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module only when that command is used, so that --help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"stylegan2_msp.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy)
+@click.version_option(__version__)
+def main() -> None:
+    """See what an image classifier finds hard: StyleGAN2-ADA conditioned on class and classifier confidence (MSP)."""
+
+
+def entry() -> None:
+    """Entry point of the console script."""
+    run(main)

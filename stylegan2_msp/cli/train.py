@@ -1,0 +1,101 @@
+"""`train`: options of the field's train.py, those of the condition, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_CHOICES = {"cfg": ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny", "points"]}
+
+
+@click.command()
+@click.option(
+    "--outdir",
+    type=click.Path(path_type=Path),
+    default=Path("training-runs"),
+    show_default=True,
+    help="Folder of all runs.",
+)
+@click.option("--data", help="Archive (zip or folder) made by `dataset`; needed unless --resume knows it.")
+@click.option(
+    "--gpus",
+    type=int,
+    help="Processes that share a batch: one GPU each, or CPU processes on a machine without.  [default: 1]",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to train.  [default: cuda if there is one]")
+@click.option("--cond-msp", type=bool, help="Condition on [class, MSP].  [default: on when the data carry an MSP]")
+@click.option(
+    "--classifier", help="Annotate data that have class labels only: 'train', FILE.pt2 or package.module:factory."
+)
+@click.option("--classifier-weights", type=click.Path(), help="Safetensors file for package.module:factory.")
+@click.option("--cond", type=bool, help="Condition on the class alone.")
+@click.option("--subset", type=int, help="Train on this many random images.  [default: all]")
+@click.option("--mirror", type=bool, help="Mirror a random half of the images (refused with --cond-msp).")
+@click.option(
+    "--cfg", type=click.Choice(_CHOICES["cfg"]), help="Preset.  [default: auto; tiny on CPUs, points for 2-D data]"
+)
+@click.option("--gamma", type=float, help="Weight of the R1 penalty.")
+@click.option("--kimg", type=float, help="Length of training in thousands of images.")
+@click.option("--batch", type=int, help="Batch over all processes.")
+@click.option("--batch-gpu", type=int, help="Images that one process takes at once.")
+@click.option("--lrate", type=float, help="Learning rate of both networks.")
+@click.option("--z-dim", type=int, help="Dimension of z (and of w).")
+@click.option(
+    "--embedding",
+    type=click.Choice(["split", "linear"]),
+    help="How the condition enters both networks.  [default: split]",
+)
+@click.option(
+    "--consistency",
+    type=float,
+    help="Weight of E|MSP out - MSP in| in G's loss; 0 is the paper's plain method.  [default: 1]",
+)
+@click.option("--consistency-kimg", type=float, help="The term starts after this many kimg.  [default: 20]")
+@click.option(
+    "--flatten",
+    type=float,
+    help="Share of samples drawn with equal MSP levels per class; 0 is the natural distribution.  [default: 0.5]",
+)
+@click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")
+@click.option("--p", type=float, help="Augmentation probability of --aug fixed.")
+@click.option("--target", type=float, help="Target of --aug ada.  [default: 0.6]")
+@click.option(
+    "--augpipe",
+    help="Which augmentations: blit, geom, color, filter, noise, cutout, bg, bgc, bgcf, bgcfn, bgcfnc.  [default: bgc]",
+)
+@click.option(
+    "--resume",
+    help="auto (newest state in --outdir), a run folder or a state; a snapshot starts a new run from its weights.",
+)
+@click.option("--freezed", type=int, help="Freeze this many of D's layers (when starting from another run).")
+@click.option("--snap", type=int, help="Ticks between snapshots.  [default: 10]")
+@click.option("--tick", type=float, help="kimg between progress lines.")
+@click.option(
+    "--metrics", type=click.Choice(["condition", "none"]), help="Measured at every tick.  [default: condition]"
+)
+@click.option("--seed", type=int, help="Seed of everything.  [default: 0]")
+@click.option("--workers", type=int, help="Threads that read the archive.  [default: all cores]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
+    help="Arithmetic.  [default: fp16 on CUDA, bf16 on CPUs that have it]",
+)
+@click.option("--fp32", type=bool, help="Full precision; the same as --precision fp32.")
+@click.option("--nhwc", type=bool, help="channels_last memory format in full precision too.")
+@click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.")
+@click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
+def train(outdir: Path, resume: str | None, dry_run: bool, **options: Any) -> None:
+    """Train a generator (and discriminator) on an archive.
+
+    Every option has a default: `train --data X.zip --cond-msp=1` is enough.
+    """
+    from stylegan2_msp.training.launch import Machine, start
+
+    machine = Machine(
+        **{name: options.pop(name) for name in ("device", "gpus", "workers", "nhwc", "nobench", "allow_tf32")}
+    )
+    sys.exit(start(options, outdir, resume, machine, dry_run))

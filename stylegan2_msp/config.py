@@ -1,0 +1,316 @@
+"""What a training run is made of: the options that were given, the preset table, and the resolved configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from stylegan2_msp.augment import AUGPIPE
+from stylegan2_msp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One row of the preset table; None means 'derived from resolution and batch' (see `_derived`)."""
+
+    kimg: int
+    batch: int | None
+    mbstd: int | None  # minibatch standard deviation group
+    channel_base: int | None
+    channel_max: int
+    lrate: float | None
+    gamma: float | None
+    ema: float | None  # half-life in kimg
+    ramp: float | None
+    map: int  # mapping layers
+    conv_clamp: int | None = 256
+    half_res: int = 4  # resolutions in half precision
+    pl_weight: float = 2.0
+    mix: float = 0.9
+    d_arch: str = "resnet"
+    z_dim: int = 512
+    ada_kimg: float = 500.0
+
+
+# The rows up to `cifar` carry the published values of StyleGAN2-ADA (Karras et al. 2020b, appendix C).
+# fmt: off
+PRESETS = {
+    #                    kimg    batch mbstd base   max  lrate   gamma  ema   ramp  map
+    "auto":      Preset( 25000,  None, None, None,  512, None,   None,  None, 0.05, 2),
+    "stylegan2": Preset( 25000,  32,   4,    32768, 512, 0.002,  10,    10,   None, 8),
+    "paper256":  Preset( 25000,  64,   8,    16384, 512, 0.0025, 1,     20,   None, 8),
+    "paper512":  Preset( 25000,  64,   8,    32768, 512, 0.0025, 0.5,   20,   None, 8),
+    "paper1024": Preset( 25000,  32,   4,    32768, 512, 0.002,  2,     10,   None, 8),
+    "cifar":     Preset( 100000, 64,   32,   32768, 512, 0.0025, 0.01,  500,  0.05, 2,
+                         pl_weight=0, mix=0, d_arch="orig"),
+    "tiny":      Preset( 600,    32,   4,    1024,  64,  0.0025, 0.05,  5,    0.05, 2,
+                         half_res=8, pl_weight=0, mix=0, z_dim=64, ada_kimg=100),
+    "points":    Preset( 3000,   512,  1,    None,  0,   0.001,  0.05,  20,   0.05, 0,
+                         conv_clamp=None, half_res=0, pl_weight=0, mix=0, z_dim=8),
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the resolution of a configuration needs to know of the data."""
+
+    kind: str  # 'images' or 'points'
+    img_resolution: int
+    img_channels: int
+    num_classes: int
+    annotated: bool
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A resolved run: every value that training uses. Plain JSON data inside, saved with every state and snapshot."""
+
+    data: str
+    condition: str  # 'none', 'class' or 'class+msp'
+    seed: int
+    kimg: float
+    batch: int
+    batch_gpu: int
+    G_name: str
+    G_kwargs: dict[str, Any]
+    D_name: str
+    D_kwargs: dict[str, Any]
+    lrate: float
+    gamma: float
+    pl_weight: float
+    style_mixing: float
+    ema_kimg: float
+    ema_rampup: float | None
+    aug: str  # 'ada', 'fixed' or 'noaug'
+    aug_p: float
+    ada_target: float
+    ada_kimg: float
+    augpipe: str
+    consistency: float
+    consistency_kimg: float
+    flatten: float
+    mirror: bool
+    subset: int | None
+    snap: int
+    tick_kimg: float
+    metrics: str
+    cfg: str = "auto"
+    data_sha256: str = ""
+    betas: tuple[float, float] = (0.0, 0.99)
+    r1_interval: int = 16
+    pl_interval: int = 4
+    ada_interval: int = 4
+    given: dict[str, Any] = field(default_factory=dict)  # options of the command line, for --resume
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> TrainConfig:
+        """The configuration that `to_dict` wrote."""
+        return TrainConfig(**{**values, "betas": tuple(values["betas"])})
+
+
+def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, bf16_cpu: bool) -> TrainConfig:
+    """Fills every option that was not given from the preset table.
+
+    Args:
+        given: options of the command line that were given, by name (``{'gamma': 1.0}``).
+        data: the training data.
+        processes: number of processes that share the batch.
+        device: 'cpu' or 'cuda'.
+        bf16_cpu: whether the processor multiplies bfloat16 matrices natively.
+
+    Raises:
+        UserError: options contradict each other or the data.
+    """
+    name = given.get("cfg") or "auto"
+    if data.kind == "points":
+        if name not in ("auto", "points"):
+            raise UserError(f"--cfg {name}: is for images, the data are 2-D points; leave --cfg out")
+        name = "points"
+    elif name == "points":
+        raise UserError("--cfg points: is for 2-D points, the data are images; leave --cfg out")
+    elif name == "auto" and device == "cpu":
+        name = "tiny"
+    preset = _derived(PRESETS[name], data.img_resolution, processes)
+    condition = _condition(given, data)
+
+    def pick(option: str, default: Any) -> Any:
+        value = given.get(option)
+        return default if value is None else value
+
+    batch = pick("batch", preset.batch)
+    if batch < 1 or batch % processes:
+        raise UserError(f"--batch {batch}: must be a positive multiple of the {processes} processes; choose another")
+    batch_gpu = pick("batch_gpu", batch // processes)
+    if (batch // processes) % batch_gpu:
+        raise UserError(f"--batch-gpu {batch_gpu}: must divide the {batch // processes} images of one process")
+    if pick("mirror", False) and condition == "class+msp":
+        raise UserError(
+            "--mirror: a flipped image keeps the unflipped one's MSP; add flipped images before annotating instead"
+        )
+    aug = pick("aug", "noaug" if data.kind == "points" else "ada")
+    if data.kind == "points" and aug != "noaug":
+        raise UserError(f"--aug {aug}: 2-D points have no augmentation; use --aug noaug")
+    if aug == "fixed" and given.get("p") is None:
+        raise UserError("--aug fixed: needs the probability; add --p 0.2, say")
+    if given.get("p") is not None and aug != "fixed":
+        raise UserError(f"--p: goes with --aug fixed, found --aug {aug}")
+    c_dim = {"none": 0, "class": data.num_classes, "class+msp": data.num_classes + 1}[condition]
+    networks = (
+        _points_networks(preset, c_dim, given)
+        if data.kind == "points"
+        else _image_networks(preset, data, c_dim, batch_gpu, given, device, bf16_cpu)
+    )
+    guided = condition == "class+msp"
+    return TrainConfig(
+        data=str(given["data"]),
+        condition=condition,
+        seed=pick("seed", 0),
+        kimg=pick("kimg", preset.kimg),
+        batch=batch,
+        batch_gpu=batch_gpu,
+        **networks,
+        lrate=pick("lrate", preset.lrate),
+        gamma=pick("gamma", preset.gamma),
+        pl_weight=preset.pl_weight,
+        style_mixing=preset.mix,
+        ema_kimg=preset.ema,
+        ema_rampup=preset.ramp,
+        aug=aug,
+        aug_p=pick("p", 0.0),
+        ada_target=pick("target", 0.6),
+        ada_kimg=preset.ada_kimg,
+        augpipe=pick("augpipe", "bgc"),
+        consistency=pick("consistency", 1.0) if guided else 0.0,
+        consistency_kimg=pick("consistency_kimg", 20.0),
+        flatten=pick("flatten", 0.5) if guided else 0.0,
+        mirror=pick("mirror", False),
+        subset=given.get("subset"),
+        snap=pick("snap", 10),
+        tick_kimg=pick("tick", 100.0 if data.kind == "points" else 10.0 if name == "tiny" else 4.0),
+        metrics=pick("metrics", "condition" if guided else "none"),
+        cfg=name,
+        given={k: v for k, v in given.items() if v is not None},
+    )
+
+
+def _derived(preset: Preset, res: int, processes: int) -> Preset:
+    """Values that depend on resolution and batch (the family's heuristics for `auto`)."""
+    batch = preset.batch or max(min(processes * min(4096 // max(res, 1), 32), 64), processes)
+    return dataclasses.replace(
+        preset,
+        batch=batch,
+        mbstd=preset.mbstd or min(batch // processes, 4),
+        channel_base=preset.channel_base or (32768 if res >= 512 else 16384),
+        lrate=preset.lrate or (0.002 if res >= 1024 else 0.0025),
+        gamma=preset.gamma if preset.gamma is not None else 0.0002 * res**2 / batch,
+        ema=preset.ema or batch * 10 / 32,
+    )
+
+
+def _condition(given: dict[str, Any], data: DataInfo) -> str:
+    wanted = given.get("cond_msp")
+    if wanted is None:
+        wanted = data.annotated and not given.get("cond")
+    if wanted:
+        if not data.annotated:
+            raise UserError(f"{given['data']}: has no MSP; annotate it or give --classifier, or leave --cond-msp out")
+        return "class+msp"
+    if given.get("cond"):
+        if not data.num_classes:
+            raise UserError(f"{given['data']}: --cond=1 needs labels in dataset.json, found none")
+        return "class"
+    return "none"
+
+
+def _image_networks(
+    preset: Preset, data: DataInfo, c_dim: int, batch_gpu: int, given: dict[str, Any], device: str, bf16_cpu: bool
+) -> dict[str, Any]:
+    half_res, half_dtype = _precision(preset, given, device, bf16_cpu)
+    channels = {
+        "channel_base": preset.channel_base,
+        "channel_max": preset.channel_max,
+        "num_fp16_res": half_res,
+        "conv_clamp": preset.conv_clamp,
+        "half_dtype": half_dtype,
+    }
+    embedding = {"embedding": given.get("embedding") or "split"}
+    size = {"c_dim": c_dim, "img_resolution": data.img_resolution, "img_channels": data.img_channels}
+    dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
+    mbstd = preset.mbstd or 1
+    if batch_gpu % min(mbstd, batch_gpu):
+        raise UserError(
+            f"--batch: each process's share {batch_gpu} must be a multiple of the group of {mbstd}; choose another"
+        )
+    return {
+        "G_name": "Generator",
+        "G_kwargs": {
+            **size,
+            "z_dim": dim,
+            "w_dim": dim,
+            "mapping_kwargs": {"num_layers": preset.map, **embedding},
+            "synthesis_kwargs": channels,
+        },
+        "D_name": "Discriminator",
+        "D_kwargs": {
+            **size,
+            "architecture": preset.d_arch,
+            **channels,
+            "block_kwargs": {"freeze_layers": given.get("freezed") or 0},
+            "mapping_kwargs": embedding,
+            "epilogue_kwargs": {"mbstd_group_size": min(mbstd, batch_gpu)},
+        },
+    }
+
+
+def _points_networks(preset: Preset, c_dim: int, given: dict[str, Any]) -> dict[str, Any]:
+    embedding = {"embedding": given.get("embedding") or "split"}
+    dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
+    return {
+        "G_name": "PointGenerator",
+        "G_kwargs": {"z_dim": dim, "c_dim": c_dim, "mapping_kwargs": embedding},
+        "D_name": "PointDiscriminator",
+        "D_kwargs": {"c_dim": c_dim, "mapping_kwargs": embedding},
+    }
+
+
+def _precision(preset: Preset, given: dict[str, Any], device: str, bf16_cpu: bool) -> tuple[int, str]:
+    """Number of resolutions in half precision and their type: float16 on CUDA, bfloat16 on CPUs that have it."""
+    wanted = "fp32" if given.get("fp32") else (given.get("precision") or "auto")
+    if wanted == "auto":
+        wanted = "fp16" if device == "cuda" else "bf16" if bf16_cpu else "fp32"
+    if wanted == "fp32":
+        return 0, "float16"
+    return preset.half_res, {"fp16": "float16", "bf16": "bfloat16"}[wanted]
+
+
+def check_choices(given: dict[str, Any]) -> None:
+    """Ranges of single options, one line each.
+
+    Raises:
+        UserError: an option lies outside its range.
+    """
+    ranges = {
+        "p": (0, 1),
+        "target": (0, 1),
+        "gamma": (0, None),
+        "kimg": (0, None),
+        "snap": (1, None),
+        "subset": (1, None),
+        "flatten": (0, 1),
+        "consistency": (0, None),
+        "freezed": (0, None),
+        "seed": (0, None),
+    }
+    for option, (low, high) in ranges.items():
+        value = given.get(option)
+        if value is not None and (value < low or (high is not None and value > high)):
+            bound = f"at least {low}" if high is None else f"in [{low}, {high}]"
+            raise UserError(f"--{option}: must be {bound}, found {value}")
+    if given.get("augpipe") is not None and given["augpipe"] not in AUGPIPE:
+        raise UserError(f"--augpipe: must be one of {', '.join(AUGPIPE)}, found {given['augpipe']}")

@@ -1,0 +1,158 @@
+"""The training data in memory, and the order in which its samples are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from stylegan2_msp.data.archive import Archive
+from stylegan2_msp.errors import UserError
+from torch_utils_ext.rng import BatchRng
+
+
+class TrainingSet:
+    """Samples and their labels, held as uint8 (images) or float32 (points) so that a batch is one indexing.
+
+    Args:
+        archive: the data.
+        condition: 'none', 'class' or 'class+msp': what the label vector holds.
+        device: where samples are kept and handed out.
+        subset: use only this many, a random subset.
+        seed: seed of the subset.
+        mirror: hand out a random half of the images flipped.
+
+    Attributes:
+        data: uint8 [N, C, H, W] or float32 [N, 2].
+        labels: float32 [N, c_dim]; c_dim is 0, K or K + 1.
+        index: position of each sample in the archive, int64 [N].
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        condition: str,
+        device: torch.device,
+        subset: int | None = None,
+        seed: int = 0,
+        mirror: bool = False,
+    ) -> None:
+        self.kind = archive.kind
+        self.mirror = mirror
+        self.index = np.arange(len(archive))
+        if subset is not None and subset < len(archive):
+            self.index = np.sort(np.random.RandomState(seed).permutation(len(archive))[:subset])
+        if self.kind == "points":
+            samples = archive.load_points()
+        else:
+            _check_memory(archive)
+            samples = archive.load_images()
+        self.data = torch.from_numpy(np.ascontiguousarray(samples[self.index])).to(device)
+        self.labels = torch.from_numpy(_label_rows(archive, condition)[self.index]).to(device)
+
+    def __len__(self) -> int:
+        return self.data.shape[0]
+
+    def reals(self, index: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
+        """Samples as D and the classifier see them: images float32 [n, C, H, W] in [-1, 1], points [n, 2] as they are.
+
+        Args:
+            index: which, int64 [n].
+            flip: which of them to mirror, bool [n].
+        """
+        batch = self.data[index]
+        if self.kind == "points":
+            return batch
+        img = batch.to(torch.float32) / 127.5 - 1
+        if flip is not None:
+            img = torch.where(flip[:, None, None, None], img.flip(3), img)
+        return img
+
+
+class SampleOrder:
+    """Which samples come next, for all processes together; its whole state is one number.
+
+    With ``flatten`` = 0 every sample comes once per epoch in a fresh order. With ``flatten`` > 0 samples are drawn with
+    replacement, a share ``flatten`` of them so that within each class all MSP levels (bins of width 0.05 that hold
+    samples) are equally frequent. Fakes get labels from the same distribution, so p(x | c) is untouched.
+    """
+
+    def __init__(self, labels: torch.Tensor, num_classes: int, flatten: float, seed: int) -> None:
+        self.size = labels.shape[0]
+        self.seed = seed
+        self.position = 0
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+        self.cumulative: torch.Tensor | None = None
+        if flatten > 0:
+            weights = (1 - flatten) / self.size + flatten * flat_weights(labels, num_classes)
+            self.cumulative = weights.cumsum(0)
+
+    def reals(self, n: int, rng: BatchRng) -> torch.Tensor:
+        """Indices of this process's next n reals, int64 [n]."""
+        if self.cumulative is not None:
+            return self._draw(n, rng)
+        total = n * rng.world_size
+        picked = torch.cat([self._at(self.position + i, total - i) for i in self._starts(total)])
+        self.position += total
+        return picked[rng.rank :: rng.world_size].to(rng.device)
+
+    def labels_of_fakes(self, n: int, rng: BatchRng) -> torch.Tensor:
+        """Indices of random samples whose labels n fakes take, int64 [n]."""
+        return self._draw(n, rng) if self.cumulative is not None else rng.randint(self.size, n)
+
+    def _draw(self, n: int, rng: BatchRng) -> torch.Tensor:
+        assert self.cumulative is not None
+        place = rng.rand(n).to(torch.float64) * self.cumulative[-1]
+        return torch.searchsorted(self.cumulative, place, right=True).clamp_(max=self.size - 1)
+
+    def _starts(self, total: int) -> list[int]:
+        """Offsets within the next ``total`` samples at which an epoch begins."""
+        first = -self.position % self.size
+        return sorted({0, *range(first, total, self.size)})
+
+    def _at(self, position: int, n: int) -> torch.Tensor:
+        epoch, offset = divmod(position, self.size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._order, self._epoch = torch.randperm(self.size, generator=generator), epoch
+        return self._order[offset : offset + n]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the order."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues at a saved place."""
+        self.position = int(state["position"])
+
+
+def flat_weights(labels: torch.Tensor, num_classes: int, width: float = 0.05) -> torch.Tensor:
+    """Weights, float64 [N] with sum 1, under which each class keeps its share and its MSP levels are equally likely."""
+    classes = labels[:, :num_classes].argmax(dim=1)
+    level = ((1 - labels[:, num_classes].to(torch.float64)) / width).floor().to(torch.int64)
+    cell = classes * int(1 / width + 2) + level
+    _, inverse, counts = cell.unique(return_inverse=True, return_counts=True)
+    weights = 1 / counts[inverse].to(torch.float64)
+    share = torch.bincount(classes, minlength=num_classes).to(torch.float64) / labels.shape[0]
+    total = torch.zeros(num_classes, dtype=torch.float64, device=labels.device).index_add_(0, classes, weights)
+    return weights / total[classes] * share[classes]
+
+
+def _label_rows(archive: Archive, condition: str) -> np.ndarray:
+    if condition == "class+msp":
+        return archive.labels()
+    if condition == "class":
+        return np.eye(archive.num_classes, dtype=np.float32)[archive.classes]
+    return np.zeros((len(archive), 0), dtype=np.float32)
+
+
+def _check_memory(archive: Archive) -> None:
+    needed = len(archive) * archive.img_channels * archive.img_resolution**2
+    free = psutil.virtual_memory().available
+    if needed > 0.7 * free:
+        raise UserError(
+            f"{archive.path}: needs {needed / 2**30:.1f} GiB in memory, {free / 2**30:.1f} GiB are free; use --subset"
+        )

@@ -1,0 +1,132 @@
+"""The full state of a training run: everything that changes, in one object, saved and loaded exactly."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan2_msp.augment import AugmentPipe
+from stylegan2_msp.config import TrainConfig
+from stylegan2_msp.data.dataset import SampleOrder
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import replacing
+from stylegan2_msp.training.ada import AdaController
+from torch_utils_ext.rng import BatchRng
+
+FORMAT = "stylegan2-msp training state 1"
+_NAME = re.compile(r"training-state-(\d+)\.pt$")
+
+
+@dataclass
+class TrainState:
+    """Everything stateful in a run. Two runs with equal states continue equally."""
+
+    G: torch.nn.Module
+    D: torch.nn.Module
+    G_ema: torch.nn.Module
+    opt_G: torch.optim.Optimizer
+    opt_D: torch.optim.Optimizer
+    order: SampleOrder
+    rng: BatchRng
+    pipe: AugmentPipe | None
+    ada: AdaController | None
+    pl_mean: torch.Tensor
+    nimg: int = 0
+    step: int = 0
+    tick: int = 0
+    seconds: float = 0.0
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)  # statistics since the last tick
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors only, so that it can be loaded with weights_only."""
+        state: dict[str, Any] = {
+            name: getattr(self, name).state_dict() for name in ("G", "D", "G_ema", "opt_G", "opt_D", "order", "rng")
+        }
+        if self.pipe is not None:
+            state["p"] = self.pipe.p.detach().cpu()
+        if self.ada is not None:
+            state["ada"] = {"signs": list(self.ada.signs), "r_t": self.ada.r_t}
+        state["pl_mean"] = self.pl_mean
+        state["counters"] = {"nimg": self.nimg, "step": self.step, "tick": self.tick, "seconds": self.seconds}
+        state["sums"] = dict(self.sums)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` gave."""
+        for name in ("G", "D", "G_ema", "opt_G", "opt_D", "order", "rng"):
+            getattr(self, name).load_state_dict(state[name])
+        if self.pipe is not None:
+            self.pipe.p.copy_(state["p"])
+        device = self.pl_mean.device
+        if self.ada is not None:
+            self.ada.signs = [s.to(device) for s in state["ada"]["signs"]]
+            self.ada.r_t = state["ada"]["r_t"]
+        self.pl_mean = state["pl_mean"].to(device)
+        counters = state["counters"]
+        self.nimg, self.step, self.tick = counters["nimg"], counters["step"], counters["tick"]
+        self.seconds = counters["seconds"]
+        self.sums = {k: v.to(device) for k, v in state["sums"].items()}
+
+
+def state_path(run: Path, nimg: int) -> Path:
+    """training-state-NNNNNN.pt of a run, NNNNNN in kimg."""
+    return run / f"training-state-{nimg // 1000:06d}.pt"
+
+
+def save_state(run: Path, state: TrainState, config: TrainConfig, keep: int = 2) -> Path:
+    """Writes the state, then removes all but the newest ``keep``; a kill at any moment leaves a loadable one."""
+    path = state_path(run, state.nimg)
+    content = {"format": FORMAT, "config": json.dumps(config.to_dict()), "state": state.state_dict()}
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+    for old in list_states(run)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_state(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Reads a state with weights_only: tensors and plain containers, never code.
+
+    Raises:
+        UserError: the file is missing, truncated or not such a state.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give --resume a training-state-*.pt, a run folder or auto")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        return TrainConfig.from_dict(json.loads(content["config"])), content["state"]
+    except Exception as error:  # torch.load reports damage with many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"{path}: cannot be read as a training state ({reason}); use an older one") from error
+
+
+def list_states(run: Path) -> list[Path]:
+    """The states of one run, oldest first."""
+    return sorted((p for p in run.glob("training-state-*.pt") if _NAME.search(p.name)), key=lambda p: p.name)
+
+
+def find_state(resume: str, outdir: Path) -> Path | None:
+    """The state that ``--resume`` means: 'auto' is the newest below outdir (None when there is none).
+
+    Raises:
+        UserError: a named file or folder holds no state.
+    """
+    if resume == "auto":
+        runs = sorted(
+            (r for r in outdir.glob("*") if list_states(r)), key=lambda r: list_states(r)[-1].stat().st_mtime_ns
+        )
+        return list_states(runs[-1])[-1] if runs else None
+    path = Path(resume)
+    if path.is_dir():
+        states = list_states(path)
+        if not states:
+            raise UserError(f"--resume {path}: holds no training-state-*.pt; give another run folder")
+        return states[-1]
+    return path

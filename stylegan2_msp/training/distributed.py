@@ -1,0 +1,186 @@
+"""Processes that share a batch: starting them, joining a torchrun, averaging gradients."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from stylegan2_msp.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those that share the batch."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Mean of a tensor over processes (all receive it)."""
+        if self.size == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value / self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value)
+        return bool(value > 0)
+
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replaces gradients by their mean over processes, in one message."""
+        if self.size == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (or a like launcher) started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def choose_device(device: str | None, gpus: int | None) -> tuple[str, int]:
+    """Device type and number of local processes for ``--device`` and ``--gpus``.
+
+    Raises:
+        UserError: more GPUs are asked for than the machine has, or CUDA is asked for and missing.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cuda" and not found:
+        raise UserError("--device cuda: this machine has no usable CUDA device; leave --device out or use --device cpu")
+    kind = device or ("cuda" if found else "cpu")
+    wanted = 1 if gpus is None else gpus
+    if wanted < 1:
+        raise UserError(f"--gpus: must be at least 1, found {wanted}")
+    if kind == "cuda" and wanted > found:
+        raise UserError(f"--gpus={wanted}: this machine has {found}; use --gpus={found} or --device cpu")
+    return kind, wanted
+
+
+def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
+    """Runs ``work(rank, size, port, *args)`` in ``processes`` local processes and returns the worst exit code.
+
+    An interrupt or a termination signal is passed on, so that the workers can save and leave.
+    """
+    import multiprocessing
+    import signal
+
+    context = multiprocessing.get_context("spawn")
+    port, errors = _free_port(), context.SimpleQueue()
+    workers = [
+        context.Process(target=_worker, args=(work, rank, processes, port, errors, args), daemon=False)
+        for rank in range(processes)
+    ]
+
+    def forward(signum: int, _: Any) -> None:
+        for worker in workers:
+            if worker.pid is not None and worker.is_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signum)
+
+    previous = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for worker in workers:
+            worker.start()
+        _wait(workers)
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+    if not errors.empty():
+        raise UserError(errors.get())
+    codes = [w.exitcode or 0 for w in workers]
+    return max((c if c >= 0 else 128 - c for c in codes), default=0)
+
+
+def _wait(workers: list[Any]) -> None:
+    """Waits for all; when one fails the rest are ended, since they would wait for it for ever."""
+    alive = list(workers)
+    while alive:
+        for worker in list(alive):
+            worker.join(timeout=0.2)
+            if worker.exitcode is None:
+                continue
+            alive.remove(worker)
+            if worker.exitcode not in (0, 130, 143):
+                for other in alive:
+                    other.join(timeout=5)
+                    if other.exitcode is None:
+                        other.terminate()
+                        other.join(timeout=5)
+                    if other.exitcode is None:
+                        other.kill()
+
+
+def _worker(work: Callable[..., int], rank: int, size: int, port: int, errors: Any, args: tuple[Any, ...]) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_RANK=str(rank),
+        LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    try:
+        raise SystemExit(work(*args))
+    except UserError as error:
+        errors.put(str(error))
+        raise SystemExit(1) from error
+
+
+def join_world(device: str) -> World:
+    """Takes this process's place: from the launcher's environment variables, or alone.
+
+    On the CPU the cores are shared out among the local processes.
+    """
+    if not under_torchrun():
+        target = torch.device("cuda", 0) if device == "cuda" else torch.device("cpu")
+        if device == "cuda":
+            torch.cuda.set_device(target)
+        return World(device=target)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    if device == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"--gpus: {local_size} processes on a machine with {torch.cuda.device_count()} GPUs; start fewer"
+            )
+        target = torch.device("cuda", local_rank)
+        torch.cuda.set_device(target)
+    else:
+        target = torch.device("cpu")
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
+    if size > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=size)
+    return World(rank, size, local_rank, local_size, target)
+
+
+def leave_world() -> None:
+    """Ends the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,106 @@
+"""The objective: one straight-line method for each of G, path length, D and R1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import softplus
+
+from stylegan2_msp.augment import AugmentPipe
+from stylegan2_msp.classifiers import FrozenClassifier
+from torch_utils_ext.rng import BatchRng
+
+
+@dataclass
+class Objective:
+    """Losses of StyleGAN2-ADA with the condition c = [class one-hot, MSP].
+
+    Each method takes this process's share of the batch and returns scalars that are means over it; the mean over
+    processes is the loss of the whole batch.
+
+    Attributes:
+        G, D: the networks.
+        augment: the ADA pipe, or None.
+        classifier: frozen; used by the consistency term only.
+        rng: numbers of the batch, shared by all processes.
+        style_mixing: probability of mixing two latents (Karras et al. 2019, section 3.1).
+        pl_decay: decay of the running mean of path lengths.
+        mean: takes the mean of a tensor over all processes.
+    """
+
+    G: torch.nn.Module
+    D: torch.nn.Module
+    augment: AugmentPipe | None
+    classifier: FrozenClassifier | None
+    rng: BatchRng
+    style_mixing: float = 0.0
+    pl_decay: float = 0.01
+    mean: Callable[[torch.Tensor], torch.Tensor] = lambda value: value
+
+    def generate(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples and their ws; with probability ``style_mixing`` the later layers follow a second latent."""
+        ws = self.G.mapping(z, c)
+        if self.style_mixing > 0:
+            # One draw for the whole batch, the same on every process.
+            mix, cut = self.rng.shared(2).tolist()
+            if mix < self.style_mixing:
+                layer = 1 + int(cut * (ws.shape[1] - 1))
+                other = self.G.mapping(self.rng.randn(*z.shape), c, skip_w_avg_update=True)
+                ws = torch.cat([ws[:, :layer], other[:, layer:]], dim=1)
+        return self.G.synthesis(ws, rng=self.rng), ws
+
+    def discriminate(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """D's logits [N, 1] of augmented samples; c is that of the sample before augmentation."""
+        if self.augment is not None:
+            img = self.augment(img, rng=self.rng)
+        return self.D(img, c)
+
+    def generator(self, z: torch.Tensor, c: torch.Tensor, consistency: float) -> dict[str, torch.Tensor]:
+        """Non-saturating loss softplus(-D(G(z, c), c)) (Goodfellow et al. 2014), plus the consistency term.
+
+        The term is ``consistency`` * E|v - u|, u the MSP asked for and v what the frozen classifier answers
+        (compare the classifier term of Singla et al. 2020, Progressive Exaggeration).
+        """
+        img, _ = self.generate(z, c)
+        adversarial = softplus(-self.discriminate(img, c)).mean()
+        losses = {"G": adversarial}
+        if consistency > 0 and self.classifier is not None:
+            answered = self.classifier.probs(img).amax(dim=1)
+            losses["consistency"] = consistency * (answered - c[:, -1]).abs().mean()
+        return losses
+
+    def path_length(self, z: torch.Tensor, c: torch.Tensor, pl_mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Path length regulariser (Karras et al. 2020a, equation 4) and the new running mean of lengths.
+
+        Args:
+            pl_mean: the running mean of path lengths before this batch, a scalar.
+        """
+        img, ws = self.generate(z, c)
+        noise = self.rng.randn(*img.shape) / (img.shape[2] * img.shape[3]) ** 0.5
+        (slope,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
+        lengths = slope.square().sum(dim=2).mean(dim=1).sqrt()
+        pl_mean = pl_mean.lerp(self.mean(lengths.detach().mean()), self.pl_decay)
+        return (lengths - pl_mean).square().mean(), pl_mean
+
+    def discriminator(
+        self, real: torch.Tensor, real_c: torch.Tensor, z: torch.Tensor, fake_c: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Logistic loss softplus(D(G(z, c), c)) + softplus(-D(x, c)); ``signs`` is E[sign D(x, c)] for ADA."""
+        with torch.no_grad():
+            fake, _ = self.generate(z, fake_c)
+        fake_logits = self.discriminate(fake, fake_c)
+        real_logits = self.discriminate(real, real_c)
+        return {
+            "D_fake": softplus(fake_logits).mean(),
+            "D_real": softplus(-real_logits).mean(),
+            "signs": real_logits.detach().sign().mean(),
+        }
+
+    def r1(self, real: torch.Tensor, real_c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """R1 penalty E||grad_x D(x, c)||^2 (Mescheder et al. 2018, equation 9) and E[sign D(x, c)]."""
+        real = real.detach().requires_grad_(True)
+        logits = self.discriminate(real, real_c)
+        (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+        return slope.square().flatten(1).sum(dim=1).mean(), logits.detach().sign().mean()

@@ -1,0 +1,197 @@
+"""One training step: G, path length, D, R1, averaged weights, adaptive augmentation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+
+from stylegan2_msp.augment import AUGPIPE, AugmentPipe
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.config import TrainConfig
+from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
+from stylegan2_msp.networks import build_network
+from stylegan2_msp.training.ada import AdaController
+from stylegan2_msp.training.checkpoint import TrainState
+from stylegan2_msp.training.distributed import World
+from stylegan2_msp.training.ema import ema_beta, update_ema
+from stylegan2_msp.training.losses import Objective
+from torch_utils_ext.rng import BatchRng
+
+
+class Trainer:
+    """Holds the state of a run and advances it by one batch at a time.
+
+    Args:
+        config: the resolved run.
+        data: all samples (each process holds them).
+        num_classes: K.
+        classifier: the frozen classifier, for the consistency term.
+        world: this process's place among those that share the batch.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingSet,
+        num_classes: int,
+        classifier: FrozenClassifier | None,
+        world: World,
+    ) -> None:
+        self.config = config
+        self.data = data
+        self.world = world
+        self.state = _initial_state(config, data, num_classes, world)
+        self.objective = Objective(
+            self.state.G,
+            self.state.D,
+            self.state.pipe,
+            classifier,
+            self.state.rng,
+            style_mixing=config.style_mixing,
+            mean=world.mean,
+        )
+        self.rounds = config.batch // world.size // config.batch_gpu
+
+    def step(self) -> None:
+        """Trains on one batch."""
+        config, state = self.config, self.state
+        self._generator()
+        if config.pl_weight > 0 and state.step % config.pl_interval == 0:
+            self._path_length()
+        self._discriminator()
+        if config.gamma > 0 and state.step % config.r1_interval == 0:
+            self._r1()
+        beta = ema_beta(state.nimg, config.batch, config.ema_kimg, config.ema_rampup)
+        update_ema(state.G_ema, state.G, beta)
+        state.nimg += config.batch
+        state.step += 1
+        if state.ada is not None and state.step % config.ada_interval == 0:
+            state.ada.update()
+
+    def _generator(self) -> None:
+        config, state = self.config, self.state
+        weight = config.consistency if state.nimg >= config.consistency_kimg * 1000 else 0.0
+        state.D.requires_grad_(False)
+        for _ in range(self.rounds):
+            losses = self.objective.generator(*self._latents(), consistency=weight)
+            self._backward(sum(losses.values(), torch.zeros((), device=self.world.device)))
+            self._note(losses)
+        state.D.requires_grad_(True)
+        self._update(state.opt_G, state.G.parameters())
+
+    def _path_length(self) -> None:
+        config, state = self.config, self.state
+        for _ in range(self.rounds):
+            z, c = self._latents()
+            half = max(config.batch_gpu // 2, 1)  # half a batch is enough (Karras et al. 2020a, appendix B)
+            penalty, state.pl_mean = self.objective.path_length(z[:half], c[:half], state.pl_mean)
+            self._backward(penalty * config.pl_weight * config.pl_interval)
+            self._note({"pl_penalty": penalty})
+        self._update(state.opt_G, state.G.parameters())
+
+    def _discriminator(self) -> None:
+        state = self.state
+        for _ in range(self.rounds):
+            losses = self.objective.discriminator(*self._reals(), *self._latents())
+            signs = losses.pop("signs")
+            self._backward(losses["D_fake"] + losses["D_real"])
+            self._note({"D": losses["D_fake"] + losses["D_real"], "signs": signs})
+            self._observe(signs)
+        self._update(state.opt_D, state.D.parameters())
+
+    def _r1(self) -> None:
+        config, state = self.config, self.state
+        for _ in range(self.rounds):
+            penalty, signs = self.objective.r1(*self._reals())
+            self._backward(penalty * (config.gamma / 2 * config.r1_interval))
+            self._note({"r1_penalty": penalty})
+            self._observe(signs)
+        self._update(state.opt_D, state.D.parameters())
+
+    def _latents(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """z and c of one round of fakes; c are the labels of random real samples."""
+        n, rng = self.config.batch_gpu, self.state.rng
+        z = rng.randn(n, self.state.G.z_dim)
+        return z, self.data.labels[self.state.order.labels_of_fakes(n, rng)]
+
+    def _reals(self) -> tuple[torch.Tensor, torch.Tensor]:
+        n, rng = self.config.batch_gpu, self.state.rng
+        index = self.state.order.reals(n, rng)
+        flip = rng.rand(n) < 0.5 if self.data.mirror else None
+        return self.data.reals(index, flip), self.data.labels[index]
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        (loss / self.rounds).backward()
+
+    def _update(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter]) -> None:
+        parameters = [p for p in parameters if p.grad is not None]
+        self.world.average_gradients(parameters)
+        for p in parameters:
+            torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _observe(self, signs: torch.Tensor) -> None:
+        if self.state.ada is not None:
+            self.state.ada.observe(self.world.mean(signs))
+
+    def _note(self, values: dict[str, torch.Tensor]) -> None:
+        """Adds to the tick's statistics without waiting for the device."""
+        sums = self.state.sums
+        for name, value in values.items():
+            pair = torch.stack([value.detach().float(), torch.ones((), device=value.device)])
+            sums[name] = sums[name] + pair if name in sums else pair
+
+    def pop_statistics(self) -> dict[str, float]:
+        """Means over processes and over the batches since the last call."""
+        means = {name: self.world.mean(pair) for name, pair in sorted(self.state.sums.items())}
+        self.state.sums = {}
+        return {name: float(pair[0] / pair[1]) for name, pair in means.items()}
+
+    def merge_buffers(self) -> None:
+        """Brings buffers that each process tracked on its own share (w_avg) to their common mean."""
+        if self.world.size == 1:
+            return
+        for module in (self.state.G, self.state.G_ema):
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.world.mean(buffer))
+
+
+def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:
+    """A fresh state, the same on every process."""
+    torch.manual_seed(config.seed)
+    G = build_network(config.G_name, config.G_kwargs).train()
+    D = build_network(config.D_name, config.D_kwargs).train()
+    G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+    for network in (G, D, G_ema):
+        network.to(world.device)
+    pipe = ada = None
+    if config.aug != "noaug":
+        pipe = AugmentPipe(**AUGPIPE[config.augpipe]).requires_grad_(False).to(world.device)
+        pipe.p.fill_(config.aug_p)
+        if config.aug == "ada":
+            ada = AdaController(pipe, config.ada_target, config.ada_kimg, config.ada_interval, config.batch)
+    flatten = config.flatten if config.condition == "class+msp" else 0.0
+    return TrainState(
+        G=G,
+        D=D,
+        G_ema=G_ema,
+        opt_G=_adam(G, config, config.pl_interval if config.pl_weight > 0 else None),
+        opt_D=_adam(D, config, config.r1_interval if config.gamma > 0 else None),
+        order=SampleOrder(data.labels, num_classes, flatten, config.seed),
+        rng=BatchRng(config.seed, world.device, world.rank, world.size),
+        pipe=pipe,
+        ada=ada,
+        pl_mean=torch.zeros((), device=world.device),
+    )
+
+
+def _adam(network: torch.nn.Module, config: TrainConfig, interval: int | None) -> torch.optim.Adam:
+    """Adam; with lazy regularisation every ``interval`` steps its rate and betas are corrected for the extra steps
+    (Karras et al. 2020a, appendix B)."""
+    ratio = 1.0 if interval is None else interval / (interval + 1)
+    beta1, beta2 = (float(beta) ** ratio for beta in config.betas)
+    return torch.optim.Adam(network.parameters(), lr=config.lrate * ratio, betas=(beta1, beta2), eps=1e-8, fused=True)
