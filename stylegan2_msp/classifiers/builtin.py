@@ -1,0 +1,68 @@
+"""The built-in classifiers: a small CNN for images of any power-of-two size and a small MLP for 2-D points."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from stylegan2_msp.errors import UserError
+
+_MAX_WIDTH = 65536
+
+
+class SmallCNN(nn.Module):
+    """3x3 convolutions with pooling down to 8x8 or less, then one hidden layer: [N, C, size, size] -> logits [N, K].
+
+    With its default widths it is the usual two-layer MNIST network (32 and 64 channels, 128 hidden units).
+    """
+
+    def __init__(self, size: int, channels: int, num_classes: int, width: int = 32, hidden: int = 128) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        side, fan_in = size, channels
+        for stage in range(max(2, int(math.log2(size)) - 3)):
+            fan_out = width * min(2**stage, 4)
+            layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.ReLU()]
+            if side > 4:
+                layers.append(nn.MaxPool2d(2))
+                side //= 2
+            fan_in = fan_out
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(fan_in * side * side, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K] of images [N, C, size, size]."""
+        x = self.features(x.contiguous(memory_format=torch.channels_last))
+        return self.head(x.flatten(1))
+
+
+class SmallMLP(nn.Module):
+    """Smooth fully connected network: [N, channels] -> logits [N, K]."""
+
+    def __init__(self, channels: int, num_classes: int, hidden: int = 64, num_hidden: int = 2) -> None:
+        super().__init__()
+        widths = [channels] + [hidden] * num_hidden
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, K] of points [N, channels]."""
+        return self.layers(x)
+
+
+def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: dict[str, Any]) -> nn.Module:
+    """The untrained network 'cnn' or 'mlp'; ``args`` are its further arguments, which may come from a file."""
+    known = {"cnn": {"width", "hidden"}, "mlp": {"hidden", "num_hidden"}}[arch]
+    for name, value in args.items():
+        if name not in known or not isinstance(value, int) or not 1 <= value <= _MAX_WIDTH:
+            raise UserError(f"classifier: {arch!r} has no argument {name} = {value!r}")
+    if arch == "mlp":
+        return SmallMLP(channels, num_classes, **args)
+    if size < 4 or size & (size - 1):
+        raise UserError(f"classifier: the built-in CNN wants a power-of-two size of 4 or more, found {size}")
+    return SmallCNN(size, channels, num_classes, **args)

@@ -1,0 +1,194 @@
+"""The classifier as the rest of the project uses it: frozen, fed as the generator speaks, able to travel as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from stylegan2_msp.classifiers.builtin import build_builtin
+from stylegan2_msp.classifiers.program import Program
+from stylegan2_msp.classifiers.spec import ClassifierSpec
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.uncertainty import msp
+
+FILE_FORMAT = "stylegan2-msp classifier"
+FILE_VERSION = "1"
+_PREFIX = "net."
+
+
+class FrozenClassifier(nn.Module):
+    """A classifier that never changes: eval mode, no parameter wants a gradient, gradients flow to the input only.
+
+    Attributes:
+        spec: its whole description.
+        num_classes: K.
+        kind: 'images' or 'points'.
+        img_channels, img_resolution: shape of the images it takes (0 for points).
+
+    Example:
+        >>> pred, u = FrozenClassifier.from_bytes(data).predict(images)  # images [N, C, H, W] in [-1, 1]
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, spec: ClassifierSpec, net: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.net = net
+        self.num_classes = spec.num_classes
+        self.kind = spec.data
+        self.img_channels = spec.img_channels
+        self.img_resolution = spec.img_resolution
+        scale, shift = _input_map(spec)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.requires_grad_(False)
+        for module in self.modules():
+            module.training = False
+        self._made_as = self.fingerprint()
+
+    def train(self, mode: bool = True) -> FrozenClassifier:
+        """Stays in eval mode, also when a module that holds this one is switched."""
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits, float32 [N, K], differentiable with respect to ``x``.
+
+        Args:
+            x: images [N, C, H, W] in [-1, 1], or points [N, 2] in the data's own coordinates.
+
+        Raises:
+            ValueError: ``x`` has another shape.
+        """
+        self._check_shape(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.float32)
+            size = self.spec.input_size
+            if self.kind == "images" and size != self.img_resolution:
+                shrink = size < self.img_resolution
+                x = nn.functional.interpolate(x, size=(size, size), mode="bilinear", antialias=shrink)
+            if self.kind == "images" and self.spec.input_channels != self.img_channels:
+                x = x.expand(-1, self.spec.input_channels, -1, -1)
+            out = self.net(x * self.scale + self.shift).to(torch.float32)
+        return out if self.spec.output == "logits" else out.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def probs(self, x: torch.Tensor) -> torch.Tensor:
+        """Class probabilities [N, K], softmax of `forward`."""
+        return self(x).softmax(dim=1)
+
+    def predict(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted class int64 [N] and MSP [N]."""
+        probs = self.probs(x)
+        return probs.argmax(dim=1), msp(probs)
+
+    def _check_shape(self, x: torch.Tensor) -> None:
+        side = self.img_resolution
+        wanted = (self.img_channels, side, side) if self.kind == "images" else (self.spec.input_channels,)
+        if tuple(x.shape[1:]) != wanted:
+            raise ValueError(f"the classifier takes {self.kind} of shape [N, {wanted}], found {list(x.shape)}")
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all parameters and buffers, every module's mode and every parameter's requires_grad."""
+        digest = hashlib.sha256()
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|{tensor.requires_grad}|".encode())
+            digest.update(_raw_bytes(tensor))
+        for name, module in self.named_modules():
+            digest.update(f"{name}|{module.training}|".encode())
+        return digest.hexdigest()
+
+    def verify_frozen(self) -> None:
+        """Raises `RuntimeError` when a parameter, a buffer, a mode or a requires_grad differs from when it was made."""
+        if any(module.training for module in self.modules()):
+            raise RuntimeError("the frozen classifier is in training mode; nothing may call train() on its parts")
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            raise RuntimeError("the frozen classifier's parameters ask for gradients; nothing may train it")
+        if self.fingerprint() != self._made_as:
+            raise RuntimeError("the frozen classifier's parameters or buffers have changed since it was loaded")
+
+    def to_bytes(self) -> bytes:
+        """The whole classifier as one safetensors file; equal classifiers give equal bytes."""
+        tensors = {_PREFIX + name: t.detach().cpu().clone().contiguous() for name, t in self.net.state_dict().items()}
+        metadata = {"format": FILE_FORMAT, "version": FILE_VERSION, "spec": self.spec.to_json()}
+        return _sorted_header(safetensors.torch.save(tensors, metadata))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of `to_bytes`, in hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str = "classifier") -> FrozenClassifier:
+        """Rebuilds a classifier from `to_bytes`; nothing in ``data`` is run as code.
+
+        Raises:
+            UserError: ``data`` is not such a file, or is damaged; the message begins with ``source``.
+        """
+        spec = ClassifierSpec.from_json(_read_spec(data, source))
+        try:
+            state = safetensors.torch.load(data)
+        except Exception as error:
+            raise UserError(f"{source}: the classifier's file is damaged ({_line(error)}); make it again") from None
+        net = build_network(spec)
+        try:
+            net.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in state.items()})
+        except RuntimeError as error:
+            raise UserError(f"{source}: the classifier's weights do not fit it ({_line(error)})") from None
+        return cls(spec, net)
+
+
+def build_network(spec: ClassifierSpec) -> nn.Module:
+    """The network that ``spec`` describes, its weights not yet loaded."""
+    if spec.arch == "program":
+        return Program(spec.arch_args)
+    return build_builtin(spec.arch, spec.input_size, spec.input_channels, spec.num_classes, spec.arch_args)
+
+
+def _input_map(spec: ClassifierSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift from what the generator speaks ([-1, 1] or raw points) to what the network wants."""
+    mean = torch.tensor(spec.input_mean, dtype=torch.float64)
+    std = torch.tensor(spec.input_std, dtype=torch.float64)
+    low, high = spec.input_range if spec.data == "images" else (-1.0, 1.0)
+    scale = (high - low) / 2 / std
+    shift = ((high + low) / 2 - mean) / std
+    shape = (1, -1, 1, 1) if spec.data == "images" else (1, -1)
+    return scale.reshape(shape).float(), shift.reshape(shape).float()
+
+
+def _raw_bytes(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order (the library writes the metadata's at random)."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def _read_spec(data: bytes, source: str) -> str:
+    size = int.from_bytes(data[:8], "little")
+    try:
+        if not 2 <= size <= len(data) - 8:
+            raise ValueError
+        header: Any = json.loads(data[8 : 8 + size])
+        metadata = header["__metadata__"]
+        if metadata["format"] != FILE_FORMAT or not isinstance(metadata["spec"], str):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{source}: not a classifier's file (or truncated); make it with `annotate`") from None
+    if metadata.get("version") != FILE_VERSION:
+        raise UserError(f"{source}: classifier file version {metadata.get('version')!r}, known is {FILE_VERSION}")
+    return metadata["spec"]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
