@@ -1,0 +1,206 @@
+"""Wrong options, damaged states and snapshots: one line each, nothing lost."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from stylegan2_msp.cli.train import train
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
+from stylegan2_msp.training.checkpoint import load_state
+from stylegan2_msp.training.distributed import choose_device
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
+
+
+class Evil:
+    """Would make a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--p=0.2"], "--p: goes with --aug fixed"),
+        (["--aug=fixed"], "needs the probability"),
+        (["--mirror=1"], "--mirror"),
+        (["--gamma=-1"], "--gamma: must be at least 0, found -1"),
+        (["--augpipe=nonsense"], "--augpipe: must be one of"),
+        (["--cfg=points"], "the data are images"),
+        (["--batch=0"], "--batch 0: must be a positive multiple"),
+        (["--flatten=1.5"], "--flatten: must be in [0, 1]"),
+    ],
+)
+def test_wrong_options_are_named(digits_archive, tmp_path, words, wanted):
+    result = CliRunner().invoke(train, [f"--data={digits_archive}", f"--outdir={tmp_path}", "--device=cpu", *words])
+    assert isinstance(result.exception, UserError)
+    assert wanted in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_one_line_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), f"--data={tmp_path / 'missing.zip'}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "missing.zip" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_cond_msp_without_msp_and_without_classifier(tmp_path):
+    import numpy as np
+
+    from stylegan2_msp.data.archive import write_archive
+    from stylegan2_msp.data.samples import Samples, default_names
+
+    images = np.random.RandomState(0).randint(0, 256, (6, 1, 16, 16), dtype=np.uint8)
+    write_archive(tmp_path / "x.zip", Samples(images, default_names("images", 6), np.arange(6) % 2), progress=False)
+    words = [
+        f"--data={tmp_path / 'x.zip'}",
+        f"--outdir={tmp_path / 'runs'}",
+        "--cond-msp=1",
+        "--dry-run",
+        "--device=cpu",
+    ]
+    result = CliRunner().invoke(train, words)
+    assert "has no MSP" in str(result.exception)
+
+
+def test_dry_run_prints_the_configuration_and_writes_nothing(digits_archive, tmp_path):
+    words = [f"--data={digits_archive}", f"--outdir={tmp_path / 'runs'}", "--dry-run", "--device=cpu"]
+    result = CliRunner().invoke(train, words)
+    assert result.exit_code == 0
+    assert '"condition": "class+msp"' in result.output
+    assert '"cfg": "tiny"' in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="--gpus=2: this machine has 1"):
+        choose_device(None, 2)
+    assert choose_device(None, None) == ("cuda", 1)
+    assert choose_device("cpu", 2) == ("cpu", 2)
+
+
+def test_cpu_only_machines(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(None, 2) == ("cpu", 2)
+    with pytest.raises(UserError, match="no usable CUDA"):
+        choose_device("cuda", 1)
+
+
+@pytest.fixture
+def snapshot(tmp_path, frozen_cnn):
+    from stylegan2_msp.networks import Generator
+
+    G = Generator(8, 11, 8, 16, 1, synthesis_kwargs={"channel_base": 64, "channel_max": 8})
+    path = tmp_path / "network-snapshot-000001.safetensors"
+    save_snapshot(path, G, frozen_cnn.to_bytes(), {"num_classes": 10, "kind": "images"})
+    return path
+
+
+def test_a_snapshot_rebuilds_the_generator_and_its_classifier(snapshot, frozen_cnn):
+    loaded = load_snapshot(snapshot)
+    z, c = torch.randn(2, 8), torch.eye(11)[:2]
+    assert torch.isfinite(loaded.G(z, c)).all()
+    img = torch.rand(2, 1, 16, 16)
+    assert torch.equal(loaded.classifier(img), frozen_cnn(img))
+    assert newest_snapshot(snapshot.parent) == snapshot
+
+
+def test_a_truncated_snapshot(snapshot):
+    for length in (0, 5, 100, 2000, snapshot.stat().st_size - 1):
+        short = snapshot.with_name("short.safetensors")
+        short.write_bytes(snapshot.read_bytes()[:length])
+        with pytest.raises(UserError, match=r"short\.safetensors"):
+            load_snapshot(short)
+
+
+def test_pickles_are_refused_unread(tmp_path):
+    target = tmp_path / "ran"
+    plain = tmp_path / "net.pkl"
+    plain.write_bytes(pickle.dumps(Evil(target)))
+    zipped = tmp_path / "net.safetensors"
+    with zipfile.ZipFile(zipped, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(Evil(target)))
+    for path in (plain, zipped):
+        with pytest.raises(UserError, match="pickle"):
+            load_snapshot(path)
+    state = tmp_path / "training-state-000001.pt"
+    torch.save({"format": "x", "evil": Evil(target)}, state)
+    with pytest.raises(UserError, match="training state"):
+        load_state(state)
+    assert not target.exists()
+
+
+def test_other_safetensors_files(tmp_path):
+    save_file({"a": torch.zeros(3)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(UserError, match="is not a stylegan2-msp snapshot"):
+        load_snapshot(tmp_path / "other.safetensors")
+
+
+def test_damaged_states(tmp_path):
+    path = tmp_path / "training-state-000001.pt"
+    content = io.BytesIO()
+    torch.save({"format": "stylegan2-msp training state 1"}, content)
+    for data in (b"", b"nonsense", content.getvalue(), content.getvalue()[:-40]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="cannot be read as a training state"):
+            load_state(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write_half():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        write_half()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_during_a_snapshot_keeps_the_old_one(snapshot, monkeypatch, frozen_cnn):
+    before = snapshot.read_bytes()
+    G = load_snapshot(snapshot).G
+
+    def full(*_args, **_kwargs):
+        with open("/dev/full", "w") as file:
+            file.write("x" * 100_000)
+
+    monkeypatch.setattr("stylegan2_msp.snapshot.save_file", full)
+    with pytest.raises(UserError, match="No space left"):
+        save_snapshot(snapshot, G, None, {})
+    assert snapshot.read_bytes() == before
+    assert len(list(snapshot.parent.iterdir())) == 1
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be made"):
+        make_folder(tmp_path / "file" / "runs")

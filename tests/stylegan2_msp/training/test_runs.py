@@ -1,0 +1,221 @@
+"""Whole runs, in real processes where it matters: resuming, signals, kill -9, two processes, torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.snapshot import load_snapshot
+from stylegan2_msp.training.checkpoint import list_states, load_state
+from stylegan2_msp.training.launch import Machine, start
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
+SMALL = {"cfg": "tiny", "batch": 8, "kimg": 0.096, "tick": 0.032, "snap": 1, "consistency_kimg": 0.04, "z_dim": 16}
+CPU = Machine(device="cpu")
+
+
+def options(data, **more):
+    return {"data": str(data), **SMALL, **more}
+
+
+def command(data, outdir, **more):
+    chosen = {**options(data, **more), "outdir": outdir, "device": "cpu"}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items() if value is not None]
+    return [sys.executable, str(SCRIPT), *words]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def only_run(outdir: Path) -> Path:
+    (run,) = outdir.iterdir()
+    return run
+
+
+def assert_same(a, b, where="state"):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def final_state(run: Path):
+    state = load_state(list_states(run)[-1])[1]
+    del state["counters"]["seconds"]
+    return state
+
+
+def losses(run: Path):
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k.startswith("loss/")} for row in rows]
+
+
+def test_a_run_leaves_what_the_field_expects(digits_archive, tmp_path, capsys):
+    assert start(options(digits_archive), tmp_path, None, CPU) == 0
+    run = only_run(tmp_path)
+    names = {p.name for p in run.iterdir()}
+    assert {"training_options.json", "log.txt", "stats.jsonl", "reals.png", "fakes000000.png"} <= names
+    assert "network-snapshot-000000.safetensors" in names
+    snapshot = load_snapshot(run / "network-snapshot-000000.safetensors")
+    assert snapshot.info["num_classes"] == 10
+    assert snapshot.info["uncertainty"] == "msp"
+    assert snapshot.classifier is not None
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert [row["kimg"] for row in rows] == [0.032, 0.064, 0.096]
+    assert {"condition/natural_mae", "condition/uniform_mae", "loss/G", "loss/D", "loss/r1_penalty"} <= rows[0].keys()
+    assert "tick 3" in capsys.readouterr().out
+    state = load_state(list_states(run)[-1])[1]
+    for name, value in snapshot.G.state_dict().items():
+        assert torch.equal(value, state["G_ema"][name])
+
+
+@pytest.mark.parametrize("more", [{}, {"cfg": "stylegan2", "fp32": True, "augpipe": "bg"}], ids=["tiny", "path-length"])
+def test_resuming_is_exact_to_the_bit(digits_archive, tmp_path, more):
+    if more:
+        more = {**more, "z_dim": 8, "kimg": 0.048, "tick": 0.016}
+    full, half = options(digits_archive, **more), options(digits_archive, **more)
+    half["kimg"] = full["kimg"] / 3
+    assert start(full, tmp_path / "whole", None, CPU) == 0
+    assert start(half, tmp_path / "parts", None, CPU) == 0
+    for _ in range(2):
+        half["kimg"] += full["kimg"] / 3
+        assert start({"kimg": half["kimg"]}, tmp_path / "parts", "auto", CPU) == 0
+    whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
+    assert_same(final_state(parts), final_state(whole))
+    assert losses(parts) == losses(whole)
+
+
+def test_points_train_and_resume_exactly(moons_archive, tmp_path):
+    chosen = {"data": str(moons_archive), "batch": 64, "kimg": 1.28, "tick": 0.64, "snap": 1, "consistency_kimg": 0.5}
+    assert start(chosen, tmp_path / "whole", None, CPU) == 0
+    assert start({**chosen, "kimg": 0.64}, tmp_path / "parts", None, CPU) == 0
+    assert start({"kimg": 1.28}, tmp_path / "parts", str(only_run(tmp_path / "parts")), CPU) == 0
+    assert_same(final_state(only_run(tmp_path / "parts")), final_state(only_run(tmp_path / "whole")))
+
+
+def test_resuming_refuses_another_run(digits_archive, tmp_path):
+    start(options(digits_archive, kimg=0.032), tmp_path, None, CPU)
+    with pytest.raises(UserError, match="--gamma: is 3"):
+        start({"gamma": 3.0}, tmp_path, "auto", CPU)
+    with pytest.raises(UserError, match="--gpus=3"):
+        start({"kimg": 0.064}, tmp_path, "auto", Machine(device="cpu", gpus=3))
+
+
+def test_the_classifier_stays_frozen(digits_archive, tmp_path, frozen_cnn):
+    start(options(digits_archive), tmp_path, None, CPU)
+    travelled = load_snapshot(only_run(tmp_path) / "network-snapshot-000000.safetensors").classifier
+    assert travelled.to_bytes() == frozen_cnn.to_bytes()
+
+
+def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
+    start(options(digits_archive), tmp_path / "a", None, CPU)
+    snapshot = only_run(tmp_path / "a") / "network-snapshot-000000.safetensors"
+    start(options(digits_archive, kimg=0.0), tmp_path / "b", str(snapshot), CPU)  # no step at all
+    start(options(digits_archive, kimg=0.008, snap=1), tmp_path / "b", str(snapshot), CPU)
+    run = sorted((tmp_path / "b").iterdir())[-1]
+    before, after = load_snapshot(snapshot).G, load_snapshot(run / "network-snapshot-000000.safetensors").G
+    gaps = [(a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert 0 < max(gaps) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_and_resuming_loses_nothing(digits_archive, tmp_path, signum):
+    work = command(digits_archive, tmp_path / "parts", kimg=0.96, tick=0.064, snap=100)
+    with subprocess.Popen(work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as child:
+        for line in child.stdout:
+            if line.startswith("tick 2"):
+                child.send_signal(signum)
+                break
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + signum, err
+    assert "Stopped by signal" in out
+    assert "Traceback" not in err
+    run = only_run(tmp_path / "parts")
+    reached = load_state(list_states(run)[-1])[1]["counters"]["nimg"]
+    assert 128 <= reached < 960
+    resumed = [sys.executable, str(SCRIPT), "--resume=auto", f"--outdir={tmp_path / 'parts'}", "--device=cpu"]
+    subprocess.run([*resumed, "--kimg=0.96"], check=True, env=environment(), capture_output=True)
+    whole = command(digits_archive, tmp_path / "whole", kimg=0.96, tick=0.064, snap=100)
+    subprocess.run(whole, check=True, env=environment(), capture_output=True)
+    assert_same(final_state(run), final_state(only_run(tmp_path / "whole")))
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_the_last_good_state(digits_archive, tmp_path):
+    work = command(digits_archive, tmp_path, kimg=50, tick=0.008, resume="auto", metrics="none")
+    reached = 0
+    for delay in (0.05, 0.4, 0.9):
+        with subprocess.Popen(
+            work, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+        ) as child:
+            for line in child.stdout:
+                if line.startswith("tick"):
+                    break
+            time.sleep(delay)
+            child.kill()
+        run = only_run(tmp_path)
+        state = load_state(list_states(run)[-1])[1]
+        assert state["counters"]["nimg"] > reached
+        reached = state["counters"]["nimg"]
+        for snapshot in run.glob("network-snapshot-*.safetensors"):
+            load_snapshot(snapshot)
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_batch_of_one(digits_archive, tmp_path):
+    more = {"fp32": True, "aug": "fixed", "p": 0.5, "kimg": 0.064, "tick": 0.008}
+    runs = {}
+    for gpus in (1, 2):
+        work = command(digits_archive, tmp_path / str(gpus), gpus=gpus, **more)
+        done = subprocess.run(work, capture_output=True, text=True, env=environment(), check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("2 processes share the CPU" in done.stdout) == (gpus == 2)
+        runs[gpus] = losses(only_run(tmp_path / str(gpus)))
+    assert len(runs[1]) == len(runs[2]) == 8
+    for one, two in zip(runs[1], runs[2], strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_joins_two_machines(digits_archive, tmp_path):
+    """Two launchers, as on two machines, each with one process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    more = {"fp32": True, "kimg": 0.032, "tick": 0.008}
+    single = subprocess.run(
+        command(digits_archive, tmp_path / "one", **more), capture_output=True, env=environment(), check=False
+    )
+    assert single.returncode == 0, single.stderr
+    words = command(digits_archive, tmp_path / "two", **more)[1:]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    place = ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    nodes = [
+        subprocess.Popen([*launcher, f"--node-rank={rank}", *place, *words], env=environment(), stderr=subprocess.PIPE)
+        for rank in (0, 1)
+    ]
+    errors = [node.communicate(timeout=120)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    for one, two in zip(losses(only_run(tmp_path / "one")), losses(only_run(tmp_path / "two")), strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
