@@ -1,0 +1,200 @@
+"""Any folder or zip of images: classes from sub-folders, a dataset.json or a CSV; cropped and resized to one square."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stylegan2_msp.data.manifest import parse_manifest
+from stylegan2_msp.data.members import Members, Reader
+from stylegan2_msp.data.pixels import MAX_FILE_BYTES, RESOLUTIONS, is_image_name, load_pixels, open_image
+from stylegan2_msp.data.samples import Samples, default_names
+from stylegan2_msp.data.selection import random_subset, split_rows
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.progress import track
+
+_MAX_TEXT_BYTES = 512 << 20
+_CHUNK = 64
+
+
+def folder(
+    source: str | Path,
+    resolution: int | None = None,
+    labels: str | Path | None = None,
+    split: str = "all",
+    max_images: int | None = None,
+    seed: int = 0,
+) -> Samples:
+    """Images of a folder or zip, each cropped to its middle square and resized (Lanczos) to one power of two.
+
+    Classes come from ``labels`` (a CSV with the columns file, class), else from a dataset.json at the root, else from
+    the first sub-folder of each image's path; images that lie all at the root have none. Grey stays grey when every
+    image is grey, else all are RGB; transparent parts become black.
+
+    Args:
+        source: the folder or zip.
+        resolution: sides in pixels; default the largest power of two within the first image.
+        labels: the CSV.
+        split: 'test' is every fifth image of each class, 'train' the others, 'all' both.
+        max_images: keep a random subset of this size.
+        seed: seed of the subset.
+
+    Returns:
+        uint8 [N, 1 or 3, resolution, resolution].
+
+    Raises:
+        UserError: no images, unreadable ones (named), or labels that do not fit them.
+    """
+    members = Members(Path(source))
+    names = sorted(name for name in members.sizes if is_image_name(name))
+    if not names:
+        raise UserError(f"{source}: holds no images (PNG, JPEG, BMP, WebP, TIFF); give a folder or zip that does")
+    with members.reading() as read:
+        classes, class_names = _classes(members, read, names, labels)
+        rows = random_subset(split_rows(classes, len(names), split), max_images, seed, split)
+        if not len(rows):
+            raise UserError(f"{source}: no images are left in the split {split!r}; use --split all")
+        chosen = [names[row] for row in rows]
+        size = resolution or _default_resolution(read, members, chosen[0])
+        images = _load(members, read, chosen, size)
+    return Samples(
+        data=images,
+        names=default_names("images", len(chosen)),
+        classes=None if classes is None else classes[rows],
+        class_names=class_names,
+        split=None if split == "all" else split,
+    )
+
+
+def square(data: bytes, size: int, where: str) -> np.ndarray:
+    """One image file as uint8 [size, size] when grey, else [size, size, 3].
+
+    Raises:
+        UserError: it is unreadable.
+    """
+    img = open_image(data, where)
+    load_pixels(img, where)
+    img = _plain_mode(ImageOps.exif_transpose(img), where)
+    if img.size != (size, size):
+        side = min(img.size)
+        left, top = (img.width - side) // 2, (img.height - side) // 2
+        middle = (left, top, left + side, top + side)
+        img = img.resize((size, size), Image.Resampling.LANCZOS, box=middle)
+    return np.asarray(img)
+
+
+def _plain_mode(img: Image.Image, where: str) -> Image.Image:
+    """Grey or RGB; transparent parts on black."""
+    if img.mode in ("L", "RGB"):
+        return img
+    if img.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(img).astype(np.uint16) >> 8).astype(np.uint8))
+    if img.mode in ("I", "F"):
+        raise UserError(f"{where}: has colour mode {img.mode}; convert it to 8 bits per channel")
+    if img.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in img.info:
+        grey = img.mode in ("LA", "La")
+        layer = img.convert("RGBA")
+        img = Image.alpha_composite(Image.new("RGBA", img.size, (0, 0, 0, 255)), layer)
+        return img.convert("L" if grey else "RGB")
+    return img.convert("L" if img.mode == "1" else "RGB")
+
+
+def _load(members: Members, read: Reader, names: list[str], size: int) -> np.ndarray:
+    """Every image, or one line that names those which cannot be read."""
+    images = np.empty((len(names), 3, size, size), dtype=np.uint8)
+    colour, bad = False, []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in track(range(0, len(names), _CHUNK), "reading images", len(names), "images", step=_CHUNK):
+            some = names[start : start + _CHUNK]
+            results = pool.map(_try_square, _try_read(read, some), [size] * len(some), _wheres(members, some))
+            for place, pixels in enumerate(results, start):
+                if isinstance(pixels, UserError):
+                    bad.append(pixels)
+                    continue
+                colour = colour or pixels.ndim == 3
+                images[place] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if bad:
+        others = f" ({len(bad)} of {len(names)} images cannot be used)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0]}{others}")
+    return images if colour else np.ascontiguousarray(images[:, :1])
+
+
+def _wheres(members: Members, names: list[str]) -> Iterator[str]:
+    return (f"{members.path}: {name!r}" for name in names)
+
+
+def _try_read(read: Reader, names: list[str]) -> Iterator[bytes | UserError]:
+    for name in names:
+        try:
+            yield read(name, MAX_FILE_BYTES * 4)
+        except UserError as error:
+            yield error
+
+
+def _try_square(data: bytes | UserError, size: int, where: str) -> np.ndarray | UserError:
+    try:
+        return data if isinstance(data, UserError) else square(data, size, where)
+    except UserError as error:
+        return error
+
+
+def _default_resolution(read: Reader, members: Members, name: str) -> int:
+    img = open_image(read(name, MAX_FILE_BYTES * 4), f"{members.path}: {name!r}")
+    fitting = [resolution for resolution in RESOLUTIONS if resolution <= min(img.size)]
+    return fitting[-1] if fitting else RESOLUTIONS[0]
+
+
+def _classes(
+    members: Members, read: Reader, names: list[str], labels: str | Path | None
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """Class index of every image and the classes' names."""
+    if labels is not None:
+        return _by_name(_csv_classes(Path(labels), names), names)
+    if "dataset.json" in members.sizes:
+        manifest = parse_manifest(read("dataset.json", _MAX_TEXT_BYTES), names, f"{members.path}: dataset.json")
+        return manifest.classes, manifest.class_names
+    firsts = [name.split("/")[0] if "/" in name else None for name in names]
+    if all(first is None for first in firsts):
+        return None, None
+    if None in firsts:
+        stray = names[firsts.index(None)]
+        raise UserError(f"{members.path}: {stray!r} lies in no class folder, others do; move it into one or remove it")
+    return _by_name({name: str(first) for name, first in zip(names, firsts, strict=True)}, names)
+
+
+def _by_name(class_of: dict[str, str], names: list[str]) -> tuple[np.ndarray, list[str]]:
+    class_names = sorted(set(class_of.values()), key=lambda text: (len(text), text) if text.isdigit() else (0, text))
+    index = {name: place for place, name in enumerate(class_names)}
+    return np.array([index[class_of[name]] for name in names], dtype=np.int64), class_names
+
+
+def _csv_classes(path: Path, names: list[str]) -> dict[str, str]:
+    """Class of every image by a CSV file,class (a first row that names no image counts as the header)."""
+    try:
+        text = path.read_bytes()[:_MAX_TEXT_BYTES].decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except OSError as error:
+        raise UserError(f"--labels {path}: cannot be read ({error.strerror}); give a CSV file,class") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--labels {path}: is no CSV in UTF-8 ({error}); give two columns file,class") from error
+    known, class_of = set(names), {}
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not row[1].strip():
+            raise UserError(f"--labels {path}: row {number} has {len(row)} columns, expected file,class; correct it")
+        name = row[0].strip().replace("\\", "/").removeprefix("./")
+        if number == 1 and name not in known:
+            continue
+        if name not in known or name in class_of:
+            found = "comes twice" if name in class_of else "is not among the images"
+            raise UserError(f"--labels {path}: row {number}: {name!r} {found}; correct it")
+        class_of[name] = row[1].strip()
+    if missing := next((name for name in names if name not in class_of), None):
+        raise UserError(f"--labels {path}: names {len(class_of)} of {len(names)} images, not {missing!r}; add it")
+    return class_of
