@@ -1,0 +1,1 @@
+"""How well generated data match what was asked of the generator."""

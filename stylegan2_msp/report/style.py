@@ -1,0 +1,91 @@
+"""One look for every figure: light, colour-blind-safe, readable at half size, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import make_folder, replacing
+
+# Okabe and Ito's colours, which stay apart for every kind of colour vision.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+INK, FAINT, GRID = "#222222", "#767676", "#DDDDDD"
+CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, "#56B4E9")
+MARKERS = "o^sDvPX*"
+FORMATS = ("png", "pdf", "svg")
+DPI = 150
+# Low MSP is bright and rare, high MSP dark; plasma without its yellow end, which is lost on white.
+MSP_MAP = LinearSegmentedColormap.from_list("msp", matplotlib.colormaps["plasma_r"](np.linspace(0.2, 0.97, 64)))
+
+STYLE: Any = {
+    "font.size": 12,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 13,
+    "axes.labelsize": 12.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "lines.linewidth": 2.0,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "stylegan2-msp",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The common style inside the block; matplotlib's own settings are as before after it."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
+    """An empty figure of that many inches on a canvas that needs no display and no global state."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def figure_format(path: str | Path) -> str:
+    """'png', 'pdf' or 'svg' by the file's ending; raises `UserError` for another."""
+    ending = Path(path).suffix.lower().lstrip(".")
+    if ending not in FORMATS:
+        raise UserError(f"{path}: a figure is written as {', '.join('.' + f for f in FORMATS)}, found {ending!r}")
+    return ending
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a figure by its file's ending; an older file is replaced only by a complete one.
+
+    Raises:
+        UserError: another ending, or the place cannot be written.
+    """
+    ending = figure_format(path)
+    make_folder(Path(path).parent)
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
+    with styled(), replacing(path) as temporary:
+        figure.savefig(temporary, format=ending, metadata=metadata)
+
+
+def identity_line(axes: Any, low: float, high: float, label: str = "out = in") -> None:
+    """The dashed diagonal on which output equals input."""
+    axes.plot([low, high], [low, high], linestyle="--", color=INK, linewidth=1.4, label=label, zorder=2.5)

@@ -1,0 +1,142 @@
+"""The Python way to generate: what a seed, a class and an MSP decide, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.generation import ConditionalGenerator, SeedRng, latents, load_generator, to_uint8
+from stylegan2_msp.snapshot import Snapshot
+
+
+def test_public_names_and_shape(rgb_snapshot):
+    from stylegan2_msp import FrozenClassifier, load_generator
+
+    generator = load_generator(rgb_snapshot)
+    images = generator.sample(classes=[2, 2], msp=0.7, seeds=[0, 1])
+    assert images.shape == (2, 3, 16, 16)
+    assert images.dtype == torch.float32
+    assert images.abs().max() <= 1
+    assert not torch.equal(images[0], images[1])
+    assert isinstance(generator.classifier, FrozenClassifier)
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import stylegan2_msp, sys; assert 'torch' not in sys.modules and 'load_generator' in stylegan2_msp.__all__"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_run_folder_stands_for_its_newest_snapshot(grey_snapshot):
+    by_file = load_generator(grey_snapshot).sample(seeds=[5])
+    by_folder = load_generator(grey_snapshot.parent).sample(seeds=[5])
+    assert torch.equal(by_file, by_folder)
+
+
+def test_latents_are_the_familys_and_depend_on_the_seed_alone():
+    z = latents([7, 3], 6)
+    assert np.allclose(z[0], np.random.RandomState(7).randn(1, 6)[0])
+    assert torch.equal(z[1:], latents([3], 6))
+
+
+def test_neither_batch_nor_company_changes_an_image(grey):
+    together = grey.sample(classes=[1, 2, 3, 4, 5], msp=[1, 0.9, 0.8, 0.7, 0.6], seeds=[9, 8, 7, 6, 5], batch=2)
+    alone = grey.sample(classes=3, msp=0.8, seeds=[7])
+    assert torch.allclose(together[2:3], alone, atol=1e-5)
+
+
+def test_class_msp_and_truncation_change_the_image(grey):
+    base = grey.sample(classes=3, msp=0.7, seeds=[7])
+    for other in (
+        grey.sample(classes=4, msp=0.7, seeds=[7]),
+        grey.sample(classes=3, msp=0.9, seeds=[7]),
+        grey.sample(classes=3, msp=0.7, seeds=[7], truncation_psi=0.3),
+    ):
+        assert (other - base).abs().max() > 1e-4
+
+
+def test_defaults_are_seed_modulo_classes_and_full_confidence(grey):
+    assert torch.equal(grey.sample(seeds=[13]), grey.sample(classes=[3], msp=1.0, seeds=[13]))
+
+
+def test_random_noise_follows_the_seed_and_leaves_the_global_state_alone(noisy):
+    before = torch.get_rng_state()
+    one = noisy.sample(seeds=[1, 2], noise_mode="random")
+    again = noisy.sample(seeds=[2], noise_mode="random", classes=[2])
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.allclose(one[1:], again, atol=1e-5)
+    assert (one - noisy.sample(seeds=[1, 2], noise_mode="none")).abs().max() > 1e-4
+
+
+def test_seed_rng_rows_are_independent_of_each_other():
+    rows = SeedRng([4, 5]).randn(2, 3)
+    assert torch.equal(rows[1:], SeedRng([5]).randn(1, 3))
+    with pytest.raises(ValueError, match="2 seeds"):
+        SeedRng([4, 5]).randn(3, 1)
+
+
+def test_truncation_to_zero_is_the_mean_of_the_asked_condition(grey):
+    flat = grey.sample(classes=[3, 3], msp=[0.7, 0.7], seeds=[0, 1], truncation_psi=0)
+    other = grey.sample(classes=[4], msp=[0.7], seeds=[0], truncation_psi=0)
+    assert torch.allclose(flat[0], flat[1], atol=1e-5)
+    assert (flat[:1] - other).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("msp", [0.0, -1.0, 1.0001, float("nan"), float("inf"), 0.05])
+def test_impossible_msp(grey, msp):
+    with pytest.raises(UserError, match="--msp") as error:
+        grey.sample(msp=msp, seeds=[0])
+    assert "\n" not in str(error.value)
+
+
+def test_least_msp_of_three_classes_is_accepted(rgb_snapshot):
+    generator = load_generator(rgb_snapshot)
+    assert generator.sample(msp=1 / 3, seeds=[0]).shape == (1, 3, 16, 16)
+    with pytest.raises(UserError, match=r"at least 0\.3334"):
+        generator.sample(msp=0.3, seeds=[0])
+
+
+@pytest.mark.parametrize("cls", [10, -1])
+def test_class_out_of_range(grey, cls):
+    with pytest.raises(UserError, match="classes 0 to 9"):
+        grey.sample(classes=cls, seeds=[0])
+
+
+def test_lists_of_different_lengths(grey):
+    with pytest.raises(ValueError, match="2 classes"):
+        grey.sample(classes=[1, 2], seeds=[0, 1, 2])
+    with pytest.raises(UserError, match="--seeds"):
+        grey.sample(seeds=[-1])
+
+
+def test_conditions_that_a_generator_lacks_are_refused(class_only):
+    assert class_only.sample(seeds=[0, 1]).shape == (2, 1, 16, 16)
+    with pytest.raises(UserError, match="without MSP"):
+        class_only.sample(msp=0.7, seeds=[0])
+
+
+def test_header_that_contradicts_the_network(grey):
+    info = {**grey.snapshot.info, "num_classes": 4}
+    with pytest.raises(UserError, match="does not fit"):
+        ConditionalGenerator(Snapshot(grey.G, None, info, Path("x.safetensors")))
+
+
+def test_to_uint8_inverts_the_scaling():
+    levels = torch.arange(256, dtype=torch.float32)
+    assert torch.equal(to_uint8(levels / 127.5 - 1).float(), levels)
+    assert to_uint8(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
+
+
+def test_unknown_device(grey_snapshot):
+    with pytest.raises(UserError, match="--device"):
+        load_generator(grey_snapshot, device="toaster")
+
+
+def test_points(points_snapshot):
+    points = load_generator(points_snapshot).sample(classes=[0, 1], msp=0.6, seeds=[0, 1])
+    assert points.shape == (2, 2)
