@@ -1,0 +1,184 @@
+"""Fully connected generator and discriminator for 2-D points, behind the same interface as those for images."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from stylegan2_msp.networks.embedding import FourierFeatures
+from stylegan2_msp.networks.layers import FullyConnectedLayer
+from stylegan2_msp.networks.mapping import MappingBase
+
+POINT_DIM = 2
+
+
+class PointLabels(nn.Module):
+    """What is concatenated for a label: 'linear' the label itself, 'split' scaled one-hot and Fourier features of u."""
+
+    def __init__(self, embedding: str, c_dim: int) -> None:
+        super().__init__()
+        if embedding not in ("linear", "split"):
+            raise ValueError(f"embedding must be one of linear, split for points, got {embedding!r}")
+        self.num_classes = c_dim - 1
+        self.fourier = FourierFeatures() if embedding == "split" and c_dim else None
+        self.out_features = c_dim if self.fourier is None else self.num_classes + self.fourier.out_features
+
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
+        """[N, c_dim] -> [N, out_features]."""
+        c = c.to(torch.float32)
+        if self.fourier is None:
+            return c
+        return torch.cat([c[:, :-1] * math.sqrt(max(self.num_classes, 1)), self.fourier(c[:, -1])], dim=1)
+
+
+class PointMapping(MappingBase):
+    """The lower layers of the point generator: z, with the label concatenated, to w.
+
+    Args beyond those of `MappingBase`: see `PointGenerator`.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        hidden: int,
+        num_layers: int,
+        embedding: str = "split",
+        activation: str = "lrelu",
+        lr_multiplier: float = 1,
+        w_avg_beta: float | None = 0.995,
+        truncation: str = "conditional",
+        truncation_samples: int = 1024,
+    ) -> None:
+        super().__init__(z_dim, c_dim, w_dim, 1, w_avg_beta, truncation, truncation_samples)
+        self.embed = PointLabels(embedding, c_dim)
+        sizes = [z_dim + self.embed.out_features, *[hidden] * (num_layers - 1), w_dim]
+        self.layers = _layers(sizes, activation, lr_multiplier)
+
+    def to_w(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
+        """z [N, z_dim] and c [N, c_dim] -> w [N, w_dim]."""
+        parts = [z.to(torch.float32)] if z is not None else []
+        if c is not None:
+            parts.append(self.embed(c))
+        return self.layers(torch.cat(parts, dim=1))
+
+
+class PointSynthesis(nn.Module):
+    """The upper layers of the point generator: w to a point."""
+
+    num_ws = 1
+
+    def __init__(self, w_dim: int, hidden: int, activation: str = "lrelu") -> None:
+        super().__init__()
+        self.w_dim = w_dim
+        self.hidden = FullyConnectedLayer(w_dim, hidden, activation=activation)
+        self.out = FullyConnectedLayer(hidden, POINT_DIM)
+
+    def forward(self, ws: torch.Tensor, **ignored: Any) -> torch.Tensor:
+        """ws [N, 1, w_dim] -> points, float32 [N, 2]; noise and precision arguments mean nothing here."""
+        if ws.ndim != 3 or tuple(ws.shape[1:]) != (1, self.w_dim):
+            raise ValueError(f"ws must have shape [N, 1, {self.w_dim}], got {tuple(ws.shape)}")
+        return self.out(self.hidden(ws[:, 0]))
+
+
+class PointGenerator(nn.Module):
+    """Fully connected generator of 2-D points (Le Coz 2023, section 3: 5 layers, latent of 8, label concatenated).
+
+    The last two layers are the synthesis, those before them the mapping, so that truncation and styles work as for
+    images.
+
+    Args:
+        z_dim: size of z.
+        c_dim: size of c, 0 for none.
+        w_dim: size of w.
+        hidden: size of the hidden layers.
+        num_layers: all fully connected layers, at least 3.
+        mapping_kwargs: embedding ('linear': the label itself; 'split': one-hot and Fourier features of u), activation,
+            lr_multiplier, w_avg_beta, truncation, truncation_samples.
+    """
+
+    def __init__(
+        self,
+        z_dim: int = 8,
+        c_dim: int = 3,
+        w_dim: int = 128,
+        hidden: int = 128,
+        num_layers: int = 5,
+        mapping_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.init_kwargs: dict[str, Any] = copy.deepcopy(
+            {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        )
+        if num_layers < 3:
+            raise ValueError(f"num_layers must be at least 3, got {num_layers}")
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, 1
+        self.mapping = PointMapping(z_dim, c_dim, w_dim, hidden, num_layers - 2, **(mapping_kwargs or {}))
+        self.synthesis = PointSynthesis(w_dim, hidden)
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        **synthesis_kwargs: Any,
+    ) -> torch.Tensor:
+        """z [N, z_dim] and c [N, c_dim] -> points, float32 [N, 2]."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
+
+
+class PointDiscriminator(nn.Module):
+    """Fully connected discriminator of 2-D points with the label concatenated (Le Coz 2023, section 3).
+
+    Args:
+        c_dim: size of c, 0 for none.
+        hidden: size of the hidden layers.
+        num_layers: all fully connected layers, at least 2.
+        mapping_kwargs: embedding, as in `PointGenerator`.
+    """
+
+    def __init__(
+        self,
+        c_dim: int = 3,
+        hidden: int = 128,
+        num_layers: int = 5,
+        mapping_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.init_kwargs: dict[str, Any] = copy.deepcopy(
+            {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        )
+        if num_layers < 2:
+            raise ValueError(f"num_layers must be at least 2, got {num_layers}")
+        self.c_dim = c_dim
+        self.embed = PointLabels(c_dim=c_dim, **{"embedding": "split", **(mapping_kwargs or {})})
+        self.layers = _layers([POINT_DIM + self.embed.out_features, *[hidden] * (num_layers - 1)], "lrelu", 1)
+        self.out = FullyConnectedLayer(hidden, 1)
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor | None, **ignored: Any) -> torch.Tensor:
+        """Points [N, 2] and labels [N, c_dim] -> logits, float32 [N, 1].
+
+        Raises:
+            ValueError: points or labels have another shape.
+        """
+        if img.ndim != 2 or img.shape[1] != POINT_DIM:
+            raise ValueError(f"points must have shape [N, {POINT_DIM}], got {tuple(img.shape)}")
+        if self.c_dim == 0:
+            return self.out(self.layers(img))
+        if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
+            raise ValueError(f"c must have shape [N, {self.c_dim}], got {None if c is None else tuple(c.shape)}")
+        return self.out(self.layers(torch.cat([img, self.embed(c)], dim=1)))
+
+
+def _layers(sizes: list[int], activation: str, lr_multiplier: float) -> nn.Sequential:
+    return nn.Sequential(
+        *(FullyConnectedLayer(a, b, activation=activation, lr_multiplier=lr_multiplier) for a, b in pairwise(sizes))
+    )
