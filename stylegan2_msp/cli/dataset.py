@@ -45,7 +45,7 @@ def source_options(classifier: str | None) -> Callable[[Callable[..., Any]], Cal
             is_test = given.get("split") == "test"
             if is_test and given["classifier"] == "train":
                 raise click.UsageError(
-                    "--classifier train with --split test would train on test data; give the training split's classifier"
+                    "--classifier train with --split test would train on test data; bring the training split's"
                 )
             given["classifier"] = given["classifier"] or ("none" if is_test else classifier) or "none"
             command(**given)

@@ -128,7 +128,7 @@ class Archive:
         return self.points.copy()
 
     def load(self, progress: bool = True) -> Samples:
-        """Everything, in the form that sources, corruption and annotation share.
+        """Everything, in the form that sources, corruption and annotation share; images that are no PNGs get new names.
 
         Raises:
             UserError: as `load_images`.
@@ -136,9 +136,10 @@ class Archive:
         annotation = None
         if self.msp is not None:
             annotation = Annotation(self.msp, self.probs, self.classifier_bytes, self.uncertainty or "msp")
+        as_png = self.kind == "points" or all(name.endswith(".png") for name in self.names)
         return Samples(
             data=self.load_images(progress) if self.kind == "images" else self.load_points(),
-            names=self.names,
+            names=self.names if as_png else default_names("images", len(self)),
             classes=self.classes,
             class_names=self.class_names,
             split=self.split,

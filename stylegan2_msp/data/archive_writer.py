@@ -52,8 +52,11 @@ def write_archive(dest: str | Path, samples: Samples, progress: bool = True) -> 
 
     Raises:
         UserError: the place cannot be written or the disk is full; nothing is left behind.
+        ValueError: names are not sorted and unique (an archive is read back in the order of its names).
     """
     path = check_destination(dest)
+    if len(samples.names) != len(samples) or samples.names != sorted(set(samples.names)):
+        raise ValueError("samples need one name each, sorted and unique")
     count = len(samples) if samples.kind == "images" else 1
     contents = _contents(samples)
     if progress:
