@@ -54,10 +54,10 @@ def generate(
 
     grid_path = _grid_path(grid, outdir)
     path = find_snapshot(network)
-    click.echo(f"network {path}")
     generator: ConditionalGenerator = load_generator(path, device)
     classes = None if class_text is None else parse_classes(class_text, generator.class_names)
     plan = make_plan(generator, seeds, classes, levels)
+    click.echo(f"network {path}")
     if generator.classifier is None:
         click.echo(f"{path}: holds no classifier; prediction and msp_out stay empty", err=True)
     done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch)

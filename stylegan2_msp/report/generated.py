@@ -100,9 +100,9 @@ def write_generated(
     Raises:
         UserError: a file cannot be written.
     """
-    folder = make_folder(outdir)
     if grid is not None:
         make_folder(Path(grid).parent)
+    folder = make_folder(outdir)
     rows: list[dict[str, Any]] = []
     kept: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
@@ -196,9 +196,9 @@ def draw(
                 captions[r, c] = Caption(name, answer.msp, cls is None or cls == answer.prediction)
     notes = [f"Above each image: prediction and probability of the classifier ({_MARK_WRONG})."] if captions else []
     if len(pairs) < len(plan.pairs):
-        notes.append(f"{len(pairs)} of {len(plan.pairs)} columns shown.")
+        notes.append(f"{len(pairs)} of {len(plan.pairs)} columns shown; {CSV_NAME} has all.")
     if len(levels) < len(plan.levels):
-        notes.append(f"{len(levels)} of {len(plan.levels)} rows shown.")
+        notes.append(f"{len(levels)} of {len(plan.levels)} rows shown; {CSV_NAME} has all.")
     columns = [("" if k is None else class_label(generator.class_names[k]) + "\n") + f"seed {s}" for s, k in pairs]
     rows = ["" if msp is None else level_label(msp) for msp in levels]
     return fig3_grid(images, rows, columns, captions, note=" ".join(notes))

@@ -1,0 +1,191 @@
+"""`generate` from the command line: what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from stylegan2_msp.cli import run
+from stylegan2_msp.cli.generate import generate
+from stylegan2_msp.generation import load_generator
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "generate.py"
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Calls the command in an empty folder: cli('--msp', '0.7') -> (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["generate", *map(str, args)])
+        code = 0
+        try:
+            run(generate)
+        except SystemExit as error:
+            code = error.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "generated.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def as_float(path: Path) -> torch.Tensor:
+    """A PNG as the classifier sees it, [1, C, H, W]."""
+    array = np.asarray(Image.open(path))
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(array.copy())[None].float() / 127.5 - 1
+
+
+def test_the_command_of_the_readme_as_a_process(tmp_path, grey_snapshot):
+    for name in ("00000-old", "00001-new"):
+        (tmp_path / "training-runs" / name).mkdir(parents=True)
+        target = tmp_path / "training-runs" / name / grey_snapshot.name
+        target.write_bytes(grey_snapshot.read_bytes())
+    command = [sys.executable, str(SCRIPT), "--msp", "0.7", "--seeds", "0-15", "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert f"network training-runs/00001-new/{grey_snapshot.name}" in done.stdout
+    assert done.stderr == ""
+    rows = table(tmp_path / "out")
+    assert [(int(r["seed"]), int(r["class"]), r["msp_in"]) for r in rows] == [(s, s % 10, "0.7") for s in range(16)]
+    written = {p.name for p in (tmp_path / "out").iterdir()}
+    assert written == {r["file"] for r in rows} | {"grid.png", "generated.csv"}
+    assert rows[13]["file"] == "class3-msp0.70-seed0013.png"
+
+
+def test_files_hold_what_sample_gives_and_the_table_what_the_classifier_says_of_them(
+    cli, grey, grey_snapshot, tmp_path
+):
+    code, _, _ = cli(
+        "--network", grey_snapshot, "--msp", "1.0,0.7", "--seeds", "4,2", "--class", "3,5", "--outdir", "o"
+    )
+    assert code == 0
+    rows = table(tmp_path / "o")
+    asked = {(int(r["class"]), int(r["seed"]), float(r["msp_in"])) for r in rows}
+    assert asked == {(k, s, u) for k in (3, 5) for s in (4, 2) for u in (1.0, 0.7)}
+    for row in rows:
+        picture = as_float(tmp_path / "o" / row["file"])
+        image = grey.sample(int(row["class"]), float(row["msp_in"]), [int(row["seed"])])
+        assert (picture - image).abs().max() < 1.01 / 127.5
+        prediction, msp = grey.classifier.predict(picture)
+        assert int(row["prediction"]) == int(prediction)
+        assert float(row["msp_out"]) == pytest.approx(float(msp), abs=1e-4)
+
+
+def test_rgb_names_range_and_grid_elsewhere(cli, rgb_snapshot, tmp_path):
+    code, _, _ = cli(
+        "--network", rgb_snapshot, "--msp", "0.5:1.0:3", "--class", "dog", "--seeds", "7", "--grid", "g/x.pdf"
+    )
+    assert code == 0
+    pictures = sorted((tmp_path / "out").glob("*.png"))
+    assert [p.name for p in pictures] == [f"class1-msp{u}-seed0007.png" for u in ("0.50", "0.75", "1.00")]
+    assert as_float(pictures[0]).shape == (1, 3, 16, 16)
+    generator = load_generator(rgb_snapshot, "cpu")
+    assert (as_float(pictures[1]) - generator.sample(1, 0.75, [7])).abs().max() < 1.01 / 127.5
+    assert (tmp_path / "g" / "x.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_no_grid(cli, grey_snapshot, tmp_path):
+    assert cli("--network", grey_snapshot, "--seeds", "1", "--grid", "off")[0] == 0
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".png", ".csv"}
+    assert not (tmp_path / "out" / "grid.png").exists()
+    assert [r["msp_in"] for r in table(tmp_path / "out")] == ["1", "0.7"]
+
+
+def test_points_give_a_table_and_a_scatter(cli, points_snapshot, tmp_path):
+    assert cli("--network", points_snapshot, "--msp", "0.6", "--seeds", "0-9")[0] == 0
+    rows = table(tmp_path / "out")
+    points = load_generator(points_snapshot, "cpu").sample(msp=0.6, seeds=list(range(10)))
+    assert [float(r["x"]) for r in rows] == pytest.approx(points[:, 0].tolist(), abs=1e-4)
+    assert [float(r["y"]) for r in rows] == pytest.approx(points[:, 1].tolist(), abs=1e-4)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"generated.csv", "grid.png"}
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--msp", "1.5"], 2, "--msp"),
+        (["--msp", "0"], 2, "--msp"),
+        (["--msp", "nan"], 2, "--msp"),
+        (["--msp", "high"], 2, "--msp"),
+        (["--msp", "0.05"], 1, "at least 0.1"),
+        (["--class", "12"], 1, "classes 0 to 9"),
+        (["--class", "cat"], 2, "neither a number"),
+        (["--seeds", "4294967296"], 1, "--seeds"),
+        (["--trunc", "nan"], 2, "--trunc"),
+        (["--grid", "grid.gif"], 2, "--grid"),
+        (["--device", "toaster"], 1, "--device"),
+        (["--noise-mode", "loud"], 2, "noise-mode"),
+        (["--outdir", "taken/out"], 1, "taken/out"),
+        (["--grid", "taken/grid.png"], 1, "taken"),
+    ],
+)
+def test_bad_requests_write_nothing(cli, grey_snapshot, tmp_path, args, code, says):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    got, _, err = cli("--network", grey_snapshot, *args)
+    assert got == code
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def broken(kind: str, good: bytes, path: Path) -> None:
+    if kind == "truncated":
+        path.write_bytes(good[: len(good) // 2])
+    elif kind == "cut in the header":
+        path.write_bytes(good[:20])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"G_ema": "evil"}))
+    elif kind == "torch.save":
+        torch.save({"a": torch.zeros(1)}, path)
+    elif kind == "other format":
+        save_file({"a": torch.zeros(2)}, str(path), metadata={"format": "pt"})
+    elif kind == "text":
+        path.write_text("not a snapshot at all\n" * 5)
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "cut in the header", "empty", "pickle", "torch.save", "other format", "text", "missing"]
+)
+def test_bad_snapshots(cli, grey_snapshot, tmp_path, kind):
+    path = tmp_path / "network-snapshot-000001.safetensors"
+    broken(kind, grey_snapshot.read_bytes(), path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, _, err = cli("--network", path, "--msp", "0.7")
+    assert code == 1
+    assert err.startswith(f"error: {path}: ")
+    assert err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_no_run_yet(cli, tmp_path):
+    code, _, err = cli("--msp", "0.7")
+    assert code == 1
+    assert err.startswith("error: training-runs: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_main_program_knows_both_commands():
+    code = "from stylegan2_msp.cli.main import entry; entry()"
+    for name, option in (("generate", "--msp"), ("report", "--run")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, name, "--help"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert option in done.stdout

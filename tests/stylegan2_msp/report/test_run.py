@@ -1,0 +1,105 @@
+"""The report of a run: its figures of merit are those of its own images."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from stylegan2_msp.cli import run
+from stylegan2_msp.cli.report import report
+from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.generation import load_generator
+from stylegan2_msp.metrics.condition import class_agreement, collect_answers, uniform_labels, uniform_levels
+from stylegan2_msp.report.run import report_run
+from stylegan2_msp.report.table import markdown_table
+from stylegan2_msp.snapshot import save_snapshot
+
+
+@pytest.fixture
+def finished(tmp_path, grey, digits_archive):
+    """A run folder on the digits."""
+    folder = tmp_path / "training-runs" / "00000-digits"
+    folder.mkdir(parents=True)
+    archive = open_archive(digits_archive)
+    info = {
+        **grey.snapshot.info,
+        "data": {"name": archive.path.name, "sha256": archive.content_sha256},
+        "config": {"data": str(digits_archive)},
+    }
+    save_snapshot(folder / "network-snapshot-000001.safetensors", grey.G, grey.classifier.to_bytes(), info)
+    rows = [{"kimg": k, "condition/natural_mae": 0.3 - k / 100, "condition/uniform_mae": 0.4} for k in (1, 2)]
+    (folder / "stats.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"kimg": 3, "condi')
+    return folder
+
+
+def test_everything_is_written_and_the_figures_are_those_of_the_generator(finished, tmp_path, grey, digits_archive):
+    done = report_run(finished, tmp_path / "report", n=160, seed=3, device="cpu")
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {
+        "fig3_grid.png",
+        "fig4_in_out.png",
+        "fig4_natural.png",
+        "levels_grid.png",
+        "training_curves.png",
+        "results.json",
+        "results.md",
+    }
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    rng = torch.Generator().manual_seed(3)
+    answers = collect_answers(grey.G, grey.classifier, uniform_labels(10, uniform_levels(10), 160, rng), rng)
+    assert results["uniform"]["mae"] == pytest.approx(answers.mae, abs=1e-5)
+    assert results["uniform"]["class_agreement"] == pytest.approx(answers.class_agreement, abs=0.02)
+    assert results["uniform"]["count"] == results["natural"]["count"] == 160
+    assert [row["count"] for row in results["uniform"]["per_level"]] == [20] * 8
+    assert sum(row["count"] for row in results["natural"]["per_class"]) == 160
+    archive = open_archive(digits_archive)
+    assert results["reals"]["class_agreement"] == class_agreement(archive.classes, archive.probs.argmax(1))
+    assert (results["kimg"], results["seed"], done.notes) == (1.5, 3, [])
+
+
+def test_table_says_undefined_and_shows_both_distributions(finished, tmp_path):
+    results = report_run(finished, tmp_path / "report", n=80, device="cpu").results
+    results["natural"]["spearman"] = None
+    text = markdown_table(results)
+    assert "| | natural MSP | uniform MSP |" in text
+    assert "undefined (" in text
+    assert f"{results['uniform']['mae']:.3f} (" in text
+    assert text.count("| 0.30 |") == 1
+
+
+def test_without_the_data_only_uniform_figures(finished, tmp_path, grey):
+    path = finished / "network-snapshot-000001.safetensors"
+    save_snapshot(path, grey.G, grey.classifier.to_bytes(), {**grey.snapshot.info, "config": {"data": "gone.zip"}})
+    (finished / "stats.jsonl").unlink()
+    done = report_run(finished, tmp_path / "report", n=80, device="cpu")
+    assert "natural" not in done.results
+    assert len(done.notes) == 2
+    assert "gone.zip" in done.notes[0]
+
+
+def test_points_get_figures_2a_and_2b(tmp_path, points_snapshot, moons_archive, monkeypatch, capsys):
+    args = ["--run", points_snapshot, "--data", moons_archive, "--outdir", tmp_path / "r", "--count", "64"]
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, args)])
+    run(report)
+    assert {"fig2a_points.png", "fig2b_levels.png", "fig4_in_out.png", "results.md"} <= {
+        p.name for p in (tmp_path / "r").iterdir()
+    }
+    out = capsys.readouterr()
+    assert "results.json" in out.out
+    assert "is not the data" in out.err
+
+
+def test_data_of_another_kind_and_generators_without_msp_are_refused(
+    tmp_path, finished, moons_archive, class_only, grey
+):
+    with pytest.raises(UserError, match="points of 2 classes"):
+        report_run(finished, tmp_path / "r", data=moons_archive, device="cpu")
+    path = tmp_path / "class.safetensors"
+    save_snapshot(path, class_only.G, grey.classifier.to_bytes(), class_only.snapshot.info)
+    with pytest.raises(UserError, match="without MSP"):
+        report_run(path, tmp_path / "r", device="cpu")
+    assert not (tmp_path / "r").exists()
+    assert load_generator(path, "cpu").takes_msp is False
