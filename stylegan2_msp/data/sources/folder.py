@@ -85,8 +85,7 @@ def square(data: bytes, size: int, where: str) -> np.ndarray:
     if img.size != (size, size):
         side = min(img.size)
         left, top = (img.width - side) // 2, (img.height - side) // 2
-        middle = (left, top, left + side, top + side)
-        img = img.resize((size, size), Image.Resampling.LANCZOS, box=middle)
+        img = img.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(img)
 
 

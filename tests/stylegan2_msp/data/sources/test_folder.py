@@ -1,0 +1,182 @@
+"""Folders of images: classes from three places, cropping, colours, and bad files named."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylegan2_msp.data.sources.folder import folder
+from stylegan2_msp.errors import UserError
+
+
+def save(path: Path, size: tuple[int, int] = (8, 8), mode: str = "L", value: object = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)  # type: ignore[arg-type]
+    return path
+
+
+def pets(root: Path, count: int = 5) -> Path:
+    for k, name in enumerate(("dog", "cat")):
+        for i in range(count):
+            save(root / name / f"{i}.png", value=10 * i + 100 * k)
+    return root
+
+
+def test_class_per_sub_folder(tmp_path: Path) -> None:
+    samples = folder(pets(tmp_path))
+    assert samples.class_names == ["cat", "dog"]
+    assert samples.classes.tolist() == [0] * 5 + [1] * 5
+    assert samples.data[:, 0, 0, 0].tolist() == [100, 110, 120, 130, 140, 0, 10, 20, 30, 40]
+    assert samples.split is None
+
+
+def test_numbered_folders_keep_their_order(tmp_path: Path) -> None:
+    for k in (0, 2, 10):
+        save(tmp_path / str(k) / "a.png")
+    assert folder(tmp_path).class_names == ["0", "2", "10"]
+
+
+def test_zip_is_as_good_as_a_folder(tmp_path: Path) -> None:
+    pets(tmp_path / "pets")
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in (tmp_path / "pets").rglob("*.png"):
+            archive.write(path, path.relative_to(tmp_path / "pets"))
+    one, other = folder(tmp_path / "pets"), folder(tmp_path / "pets.zip")
+    np.testing.assert_array_equal(one.data, other.data)
+    np.testing.assert_array_equal(one.classes, other.classes)
+
+
+def test_classes_from_dataset_json(tmp_path: Path) -> None:
+    save(tmp_path / "00000" / "a.png")
+    save(tmp_path / "00000" / "b.png")
+    manifest = {"labels": [["00000/b.png", 0], ["00000/a.png", 2]], "class_names": ["x", "y", "z"]}
+    (tmp_path / "dataset.json").write_text(json.dumps(manifest))
+    samples = folder(tmp_path)
+    assert samples.classes.tolist() == [2, 0]
+    assert samples.class_names == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("header", ["file,class\n", "", "\ufeff"])
+def test_classes_from_csv(tmp_path: Path, header: str) -> None:
+    pets(tmp_path / "pets", 1)
+    (tmp_path / "labels.csv").write_text(header + 'dog/0.png,"big, brown"\n./cat/0.png,small\n', encoding="utf-8")
+    samples = folder(tmp_path / "pets", labels=tmp_path / "labels.csv")
+    assert samples.class_names == ["big, brown", "small"]
+    assert samples.classes.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dog/0.png,a\n", r"names 1 of 2 images, not 'cat/0.png'"),
+        ("dog/0.png,a\ndog/0.png,b\n", r"row 2: 'dog/0.png' comes twice"),
+        ("dog/0.png,a\nbird.png,b\n", r"row 2: 'bird.png' is not among"),
+        ("dog/0.png\n", r"row 1 has 1 columns, expected file,class"),
+        ('dog/0.png,"a\n', r"is no CSV"),
+        (None, r"cannot be read"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, text: str | None, message: str) -> None:
+    pets(tmp_path / "pets", 1)
+    if text is not None:
+        (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        folder(tmp_path / "pets", labels=tmp_path / "labels.csv")
+
+
+def test_images_without_folders_have_no_classes(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert folder(tmp_path).classes is None
+    save(tmp_path / "dog" / "b.png")
+    with pytest.raises(UserError, match=r"'a.png' lies in no class folder"):
+        folder(tmp_path)
+
+
+def test_middle_square_is_kept(tmp_path: Path) -> None:
+    """A wide image, black at both ends and white in the middle third, becomes white."""
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    pixels[:, 20:40] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (folder(tmp_path, resolution=16).data == 255).all()
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 0, 2))).save(tmp_path / "wide.png")
+    assert folder(tmp_path).data.shape == (1, 3, 16, 16)
+    assert (folder(tmp_path, resolution=32).data == 255).all()
+
+
+def test_images_of_the_right_size_are_untouched(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(folder(tmp_path).data[0], pixels.transpose(2, 0, 1))
+
+
+def test_shrinking_averages(tmp_path: Path) -> None:
+    """A fine chessboard becomes grey, not black or white (no aliasing)."""
+    Image.fromarray(((np.indices((64, 64)).sum(axis=0) % 2) * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    assert np.abs(folder(tmp_path, resolution=8).data.astype(int) - 127).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("L", 90, [90]),
+        ("1", 1, [255]),
+        ("LA", (90, 255), [90]),
+        ("RGB", (1, 2, 3), [1, 2, 3]),
+        ("RGBA", (200, 100, 50, 255), [200, 100, 50]),
+        ("RGBA", (200, 100, 50, 0), [0, 0, 0]),
+        ("I;16", 0x4321, [0x43]),
+    ],
+)
+def test_colours(tmp_path: Path, mode: str, value: object, expected: list[int]) -> None:
+    save(tmp_path / "a.png", mode=mode, value=value)
+    assert folder(tmp_path).data[0, :, 3, 3].tolist() == expected
+
+
+def test_palette_and_mixed_images_become_rgb(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", value=77)
+    Image.new("RGB", (8, 8), (10, 200, 30)).quantize(4).save(tmp_path / "b.png")
+    assert folder(tmp_path).data[:, :, 0, 0].tolist() == [[77, 77, 77], [10, 200, 30]]
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(folder(tmp_path).data[0, 0], pixels[::-1])
+
+
+def test_bad_images_are_named(tmp_path: Path) -> None:
+    pets(tmp_path, 2)
+    good = (tmp_path / "cat" / "0.png").read_bytes()
+    (tmp_path / "cat" / "1.png").write_bytes(good[:50])
+    with pytest.raises(UserError, match=r"'cat/1.png': is a damaged image .*replace or remove it$"):
+        folder(tmp_path)
+    (tmp_path / "dog" / "0.png").write_text("hello")
+    with pytest.raises(UserError, match=r"'cat/1.png'.*\(2 of 4 images cannot be used\)"):
+        folder(tmp_path)
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        folder(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match="holds no images"):
+        folder(tmp_path)
+
+
+def test_splits_and_subsets(tmp_path: Path) -> None:
+    pets(tmp_path, 10)
+    values = {split: folder(tmp_path, split=split).data[:, 0, 0, 0].tolist() for split in ("train", "test", "all")}
+    assert len(values["test"]) == 4
+    assert sorted(values["train"] + values["test"]) == sorted(values["all"])
+    assert len(folder(tmp_path, max_images=7)) == 7
+    tiny = pets(tmp_path / "tiny", 1)
+    with pytest.raises(UserError, match="no images are left in the split 'test'"):
+        folder(tiny, split="test")
