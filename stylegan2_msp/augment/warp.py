@@ -51,9 +51,10 @@ def _sampling_grid(inverse: torch.Tensor, width: int, height: int) -> torch.Tens
     x, y = _centred(width, inverse), _centred(height, inverse)
     grid = x[:, None] * along_x + (y[:, None, None] * along_y + offset)
     grid -= grid.floor()
-    # The texture has one texel more than a period, for interpolation.
-    texels = torch.stack([torch.full_like(x[0], 4 * (size - 1) + 1) for size in (width, height)])
-    return grid.mul_(2 - 2 / texels).add_(1 / texels - 1)
+    for axis, size in enumerate((width, height)):
+        texels = 4 * (size - 1) + 1  # one more than a period, for interpolation
+        grid[..., axis].mul_(2 - 2 / texels).add_(1 / texels - 1)
+    return grid
 
 
 def _centred(size: int, like: torch.Tensor) -> torch.Tensor:
