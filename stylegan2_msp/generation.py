@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class ConditionalGenerator:
 
     def __init__(self, snapshot: Snapshot, device: torch.device | str = "cpu") -> None:
         self.snapshot = snapshot
-        self.G: Any = snapshot.G
+        self.G = cast(Any, snapshot.G)
         self.classifier = snapshot.classifier
         self.device = torch.device(device)
         info = snapshot.info

@@ -37,7 +37,7 @@ def fig4_in_out(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "", 
         figure = new_figure(6.4, 6.4)
         axes = figure.add_subplot()
         axes.scatter(
-            u + jitter, v, s=9, color=FAINT, alpha=_alpha(u.size), linewidths=0, label="one image", rasterized=True
+            u + jitter, v, s=9, color=FAINT, alpha=_alpha(u.size), linewidths=0, label="one sample", rasterized=True
         )
         _band(axes, rows)
         identity_line(axes, low, 1)

@@ -100,19 +100,28 @@ def report_run(
         results["natural"] = _figures(natural, seed)
         results["reals"] = _reals(archive)
         figures["fig4_natural"] = fig4_in_out(*_in_out(natural), title=_title("Natural MSP", results["natural"]))
-    if generator.kind == "points":
-        figures["fig2b_levels"] = fig2b_levels(*_in_out(uniform))
-        if archive is not None:
-            figures["fig2a_points"] = _fig2a(generator, archive, rng)
-    else:
-        figures["fig3_grid"] = picture_of(generator, make_plan(generator, range(16), None, [1.0, 0.7]), batch)
-        figures["levels_grid"] = picture_of(generator, fakes_plan(generator), batch)
+    figures |= _pictures(generator, archive, uniform, rng, batch)
     records = _records(path.parent, notes)
     if records:
         figures["training_curves"] = training_curves(records)
     results["machine"] = _machine(generator)
     results["seconds"] = round(time.monotonic() - begin, 1)
     return Report(results, _write(folder, figures, results), notes)
+
+
+def _pictures(
+    generator: ConditionalGenerator, archive: Archive | None, uniform: Answers, rng: torch.Generator, batch: int
+) -> dict[str, Any]:
+    """Images: Fig. 3 and the grid of all levels; points: Fig. 2b, and Fig. 2a where the real points are at hand."""
+    if generator.kind == "images":
+        return {
+            "fig3_grid": picture_of(generator, make_plan(generator, range(16), None, [1.0, 0.7]), batch),
+            "levels_grid": picture_of(generator, fakes_plan(generator), batch),
+        }
+    figures = {"fig2b_levels": fig2b_levels(*_in_out(uniform))}
+    if archive is not None:
+        figures["fig2a_points"] = _fig2a(generator, archive, rng)
+    return figures
 
 
 def _figures(answers: Answers, seed: int) -> dict[str, Any]:
