@@ -123,7 +123,7 @@ class MinibatchStdLayer(nn.Module):
         if n % size:
             raise ValueError(f"a batch of {n} cannot be divided into groups of {size} (mbstd_group_size)")
         grouped = x.reshape(size, n // size, self.num_channels, c // self.num_channels, h, w)
-        std = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt()
+        std = ((grouped - grouped.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt()
         maps = std.mean(dim=(2, 3, 4)).repeat(size, 1)[:, :, None, None].expand(-1, -1, h, w)
         return torch.cat([x, maps], dim=1)
 

@@ -23,9 +23,13 @@ def normalize_2nd_moment(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> to
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
 
 
-def clamp_with_gain(clamp: float | None, gain: float) -> float | None:
-    """The bound on a layer's output when its gain changes."""
-    return None if clamp is None else clamp * gain
+def split_gain(activation: str, gain: float) -> tuple[float, float]:
+    """The factors before and after an activation that make its own gain times `gain`.
+
+    What can go before it costs nothing, because weights and biases take it on, which are smaller than the features.
+    """
+    spec = activation_funcs[activation]
+    return (spec.def_gain * gain, 1.0) if spec.scales else (1.0, spec.def_gain * gain)
 
 
 class FullyConnectedLayer(nn.Module):
@@ -105,7 +109,6 @@ class Conv2dLayer(nn.Module):
         self.register_buffer("resample_filter", setup_filter(resample_filter))
         self.padding = kernel_size // 2
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.act_gain = activation_funcs[activation].def_gain
         self._keep("weight", torch.randn([out_channels, in_channels, kernel_size, kernel_size]), trainable)
         self._keep("bias", torch.zeros([out_channels]) if bias else None, trainable)
 
@@ -117,10 +120,12 @@ class Conv2dLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
         """[N, in_channels, H, W] -> [N, out_channels, H up / down, W up / down], times `gain`."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        before, after = split_gain(self.activation, gain)
+        weight = (self.weight * (self.weight_gain * before)).to(x.dtype)
         x = conv2d_resample(x, weight, self.resample_filter, self.up, self.down, self.padding, flip_weight=self.up == 1)
-        clamp = clamp_with_gain(self.conv_clamp, gain)
-        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        bias = None if self.bias is None else self.bias * before
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return bias_act(x, bias, act=self.activation, gain=after, clamp=clamp, inplace=True)
 
 
 class SynthesisLayer(nn.Module):
@@ -159,7 +164,6 @@ class SynthesisLayer(nn.Module):
         self.resolution, self.up, self.use_noise = resolution, up, use_noise
         self.activation, self.conv_clamp = activation, conv_clamp
         self.padding = kernel_size // 2
-        self.act_gain = activation_funcs[activation].def_gain
         self.register_buffer("resample_filter", setup_filter(resample_filter))
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, kernel_size, kernel_size]))
@@ -168,14 +172,14 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros([out_channels]))
 
-    def _noise(self, n: int, mode: str, rng: BatchRng | None) -> torch.Tensor | None:
+    def _noise(self, n: int, mode: str, rng: BatchRng | None, gain: float) -> torch.Tensor | None:
         if not self.use_noise or mode == "none":
             return None
         if mode == "const":
-            return self.noise_const * self.noise_strength
+            return self.noise_const * (self.noise_strength * gain)
         shape = (1, self.resolution, self.resolution)
         drawn = torch.randn([n, *shape], device=self.bias.device) if rng is None else rng.randn(n, *shape)
-        return drawn * self.noise_strength
+        return drawn * (self.noise_strength * gain)
 
     def forward(
         self,
@@ -187,19 +191,21 @@ class SynthesisLayer(nn.Module):
         rng: BatchRng | None = None,
     ) -> torch.Tensor:
         """x [N, in_channels, H, W] and w [N, w_dim] -> [N, out_channels, resolution, resolution], times `gain`."""
+        before, after = split_gain(self.activation, gain)
         x = modulated_conv2d(
             x,
             self.weight,
             self.affine(w),
-            noise=self._noise(x.shape[0], noise_mode, rng),
+            noise=self._noise(x.shape[0], noise_mode, rng, before),
             up=self.up,
             padding=self.padding,
             resample_filter=self.resample_filter,
             flip_weight=self.up == 1,
             fused_modconv=fused_modconv,
+            gain=before,
         )
-        clamp = clamp_with_gain(self.conv_clamp, gain)
-        return bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return bias_act(x, self.bias * before, act=self.activation, gain=after, clamp=clamp, inplace=True)
 
 
 class ToRGBLayer(nn.Module):
@@ -220,4 +226,4 @@ class ToRGBLayer(nn.Module):
         styles = self.affine(w) * self.weight_gain
         padding = self.weight.shape[-1] // 2
         x = modulated_conv2d(x, self.weight, styles, padding=padding, demodulate=False, fused_modconv=fused_modconv)
-        return bias_act(x, self.bias, clamp=self.conv_clamp)
+        return bias_act(x, self.bias, clamp=self.conv_clamp, inplace=True)

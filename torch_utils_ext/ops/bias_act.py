@@ -49,6 +49,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
     impl: str = "auto",
+    inplace: bool = False,
 ) -> torch.Tensor:
     """clamp(gain * act(x + b)), differentiable any number of times.
 
@@ -61,6 +62,7 @@ def bias_act(
         gain: factor on the activated value; None takes the activation's own.
         clamp: bound c >= 0 of the result, which is held in [-c, c]; None for no bound.
         impl: 'auto' is the quick one, 'ref' the formula as it stands.
+        inplace: `x` may be overwritten. Only for a tensor that no other gradient needs, such as a convolution's result.
 
     Raises:
         ValueError: unknown `act` or `impl`, a bias of the wrong shape, or a negative clamp.
@@ -76,7 +78,7 @@ def bias_act(
     gain = spec.def_gain if gain is None else float(gain)
     bias = None if b is None else _along(b, x, dim)
     if impl == "auto" and spec.scales and gain > 0 and alpha >= 0:
-        y = _scaled(x, bias, act, alpha, gain)
+        y = _scaled(x, bias, act, alpha, gain, inplace)
     else:
         y = spec.func(x if bias is None else x + bias, alpha)
         y = y if gain == 1 else y * gain
@@ -94,14 +96,17 @@ def _along(b: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
     return b.to(x.dtype).reshape(shape)
 
 
-def _scaled(x: torch.Tensor, bias: torch.Tensor | None, act: str, alpha: float, gain: float) -> torch.Tensor:
+def _scaled(
+    x: torch.Tensor, bias: torch.Tensor | None, act: str, alpha: float, gain: float, inplace: bool
+) -> torch.Tensor:
     """gain * act(x + b) = act(gain b + gain x): two passes over memory, the second in place."""
-    if bias is not None:
-        y = torch.add(bias * gain if gain != 1 else bias, x, alpha=gain)
-    elif gain != 1 or act == "linear":
-        y = x * gain if gain != 1 else x
-    else:
-        return F.leaky_relu(x, alpha) if act == "lrelu" else torch.relu(x)
+    if gain != 1:
+        x = x * gain if bias is None else torch.add(bias * gain, x, alpha=gain)
+    elif bias is not None:
+        x = x.add_(bias) if inplace else x + bias
+    own = inplace or gain != 1 or bias is not None
     if act == "lrelu":
-        return F.leaky_relu_(y, alpha)
-    return torch.relu_(y) if act == "relu" else y
+        return F.leaky_relu(x, alpha, inplace=own)
+    if act == "relu":
+        return F.relu(x, inplace=own)
+    return x
