@@ -97,7 +97,7 @@ def upfirdn2d(
     if x.ndim != 4:
         raise ValueError(f"x must have shape [N, C, H, W], got {tuple(x.shape)}")
     if f is None:
-        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
+        f = x.new_ones([1, 1], dtype=torch.float32)
     if f.ndim not in (1, 2):
         raise ValueError(f"f must have shape [n] or [h, w], got {tuple(f.shape)}")
     ups, downs, pads = _parse_factor(up, "up"), _parse_factor(down, "down"), _parse_padding(padding)
@@ -122,9 +122,8 @@ def filter2d(
     impl: str = "auto",
 ) -> torch.Tensor:
     """Filters images [N, C, H, W] and keeps their size; `padding` is extra, relative to that. See `upfirdn2d`."""
-    px0, px1, py0, py1 = _parse_padding(padding)
     fw, fh = _filter_size(f)
-    around = (px0 + fw // 2, px1 + (fw - 1) // 2, py0 + fh // 2, py1 + (fh - 1) // 2)
+    around = _add(padding, (fw // 2, (fw - 1) // 2, fh // 2, (fh - 1) // 2))
     return upfirdn2d(x, f, padding=around, flip_filter=flip_filter, gain=gain, impl=impl)
 
 
@@ -139,9 +138,8 @@ def upsample2d(
 ) -> torch.Tensor:
     """Enlarges images [N, C, H, W] to [N, C, H up, W up], keeping brightness; `padding` is extra. See `upfirdn2d`."""
     ux, uy = _parse_factor(up, "up")
-    px0, px1, py0, py1 = _parse_padding(padding)
     fw, fh = _filter_size(f)
-    around = (px0 + (fw + ux - 1) // 2, px1 + (fw - ux) // 2, py0 + (fh + uy - 1) // 2, py1 + (fh - uy) // 2)
+    around = _add(padding, ((fw + ux - 1) // 2, (fw - ux) // 2, (fh + uy - 1) // 2, (fh - uy) // 2))
     return upfirdn2d(x, f, up=(ux, uy), padding=around, flip_filter=flip_filter, gain=gain * ux * uy, impl=impl)
 
 
@@ -156,9 +154,8 @@ def downsample2d(
 ) -> torch.Tensor:
     """Shrinks images [N, C, H, W] to [N, C, H / down, W / down]; `padding` is extra, before it. See `upfirdn2d`."""
     dx, dy = _parse_factor(down, "down")
-    px0, px1, py0, py1 = _parse_padding(padding)
     fw, fh = _filter_size(f)
-    around = (px0 + (fw - dx + 1) // 2, px1 + (fw - dx) // 2, py0 + (fh - dy + 1) // 2, py1 + (fh - dy) // 2)
+    around = _add(padding, ((fw - dx + 1) // 2, (fw - dx) // 2, (fh - dy + 1) // 2, (fh - dy) // 2))
     return upfirdn2d(x, f, down=(dx, dy), padding=around, flip_filter=flip_filter, gain=gain, impl=impl)
 
 
@@ -176,6 +173,11 @@ def _parse_padding(padding: Padding) -> _Quad:
     if len(given) != 4:
         raise ValueError(f"padding must be one integer, [x, y] or [left, right, top, bottom], got {padding!r}")
     return given[0], given[1], given[2], given[3]
+
+
+def _add(padding: Padding, own: _Quad) -> list[int]:
+    """What the caller asks for on top of what keeps the images in place."""
+    return [extra + size for extra, size in zip(_parse_padding(padding), own, strict=True)]
 
 
 def _filter_size(f: torch.Tensor | None) -> _Pair:
@@ -266,9 +268,10 @@ def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Qua
 def _spread(x: torch.Tensor, up: _Pair, first: _Pair, size: _Pair) -> torch.Tensor:
     """Puts pixel k of each axis at position ``first + k up`` of zeros of the given width and height, if inside."""
     n, c = x.shape[:2]
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    y = torch.empty([n, c, size[1], size[0]], dtype=x.dtype, device=x.device, memory_format=memory_format).zero_()
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        y = x.new_zeros([n, size[1], size[0], c]).permute(0, 3, 1, 2)
+    else:
+        y = x.new_zeros([n, c, size[1], size[0]])
     columns, x0 = _inside(first[0], up[0], size[0], x.shape[3])
     rows, y0 = _inside(first[1], up[1], size[1], x.shape[2])
     source = x[:, :, rows, columns]
