@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ class SmallCNN(nn.Module):
         side, fan_in = size, channels
         for stage in range(max(2, int(math.log2(size)) - 3)):
             fan_out = width * min(2**stage, 4)
-            layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.ReLU()]
+            layers.append(nn.Conv2d(fan_in, fan_out, 3, padding=1))
             if side > 4:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
+            layers.append(nn.ReLU())  # after the pooling: the same values from a quarter of the work
             fan_in = fan_out
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(fan_in * side * side, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [N, K] of images [N, C, size, size]."""
@@ -46,7 +49,7 @@ class SmallMLP(nn.Module):
         super().__init__()
         widths = [channels] + [hidden] * num_hidden
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
 

@@ -48,6 +48,8 @@ class FrozenClassifier(nn.Module):
         scale, shift = _input_map(spec)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+        if spec.arch == "cnn":
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
         for module in self.modules():
             module.training = False
@@ -135,9 +137,13 @@ class FrozenClassifier(nn.Module):
             state = safetensors.torch.load(data)
         except Exception as error:
             raise UserError(f"{source}: the classifier's file is damaged ({_line(error)}); make it again") from None
-        net = build_network(spec)
+        with torch.device("meta"):  # nothing is allocated by what a description claims
+            net = build_network(spec)
+        wanted = {_PREFIX + name: tensor.dtype for name, tensor in net.state_dict().items()}
+        if {name: tensor.dtype for name, tensor in state.items()} != wanted:
+            raise UserError(f"{source}: the classifier's weights are not those that it names; make it again")
         try:
-            net.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in state.items()})
+            net.load_state_dict({name.removeprefix(_PREFIX): t for name, t in state.items()}, assign=True)
         except RuntimeError as error:
             raise UserError(f"{source}: the classifier's weights do not fit it ({_line(error)})") from None
         return cls(spec, net)

@@ -1,0 +1,226 @@
+"""Annotation: what a frozen classifier says of every sample, written into the archive together with the classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stylegan2_msp.classifiers.frozen import FrozenClassifier
+from stylegan2_msp.classifiers.load import DataShape, Declared, fit_to, load_classifier
+from stylegan2_msp.classifiers.train import RECIPES, to_float, train_classifier
+from stylegan2_msp.classifiers.trial import check_classifier
+from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.data.archive_writer import check_destination, write_archive
+from stylegan2_msp.data.samples import Annotation, Samples
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.progress import track
+from stylegan2_msp.uncertainty import msp
+
+BATCH = 512
+_TRIAL = 8
+# Accuracy (train, validation) of the classifiers in Le Coz 2023, section 3.
+_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5)
+_PAPER = {False: (0.988, 0.985), True: (0.940, 0.932)}
+
+
+def annotate_samples(
+    samples: Samples,
+    classifier: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    declared: Declared | None = None,
+    batch: int = BATCH,
+) -> Samples:
+    """The samples with the MSP and all class probabilities that a classifier gives them, and the classifier.
+
+    Args:
+        samples: with class labels.
+        classifier: 'train' (the built-in network, on these samples), a .pt2 or .safetensors file, an annotated archive
+            whose classifier is used again, or 'package.module:factory'.
+        seed: of the training.
+        device: 'auto', 'cpu' or 'cuda[:i]'.
+        weights, declared: of a classifier that the user brings, see `load_classifier`.
+        batch: samples per forward.
+
+    Raises:
+        UserError: the classifier cannot be had or does not fit; nothing has been written.
+    """
+    where = choose_device(device)
+    found = make_classifier(samples, classifier, seed, where, weights, declared)
+    probs = predict_all(found, samples.data, batch)
+    note = Annotation(msp(torch.from_numpy(probs)).numpy(), probs, found.to_bytes(), "msp")
+    print("\n".join(_report(found, samples, probs)), flush=True)
+    return replace(samples, annotation=note)
+
+
+def annotate_archive(
+    data: str | Path,
+    dest: str | Path | None,
+    classifier: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    declared: Declared | None = None,
+    batch: int = BATCH,
+) -> Path:
+    """Annotates an archive (again, if it was annotated before) and writes it whole or not at all.
+
+    Args:
+        data: the archive.
+        dest: where to write; None replaces ``data`` itself, which must then be a zip.
+        classifier: with the others as in `annotate_samples`.
+
+    Raises:
+        UserError: as `annotate_samples`, or the place cannot be written; what was there stays as it was.
+    """
+    path = Path(data)
+    if dest is None and path.is_dir():
+        raise UserError(f"{path}: is a folder, which cannot be replaced in one step; give --dest")
+    target = check_destination(path if dest is None else dest)
+    samples = open_archive(path).load()
+    annotated = annotate_samples(
+        samples, classifier, seed=seed, device=device, weights=weights, declared=declared, batch=batch
+    )
+    return write_archive(target, annotated)
+
+
+def annotate_cached(
+    data: str | Path,
+    classifier: str,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    weights: str | Path | None = None,
+    declared: Declared | None = None,
+) -> Path:
+    """Path of an annotated copy of an archive, kept beside it and made only when data or classifier are new.
+
+    The copy is named .NAME.<hash of the data>-<hash of the classifier>.msp.zip.
+
+    Raises:
+        UserError: as `annotate_archive`.
+    """
+    archive = open_archive(data)
+    shape = DataShape(archive.kind, archive.img_channels, archive.img_resolution, archive.num_classes)
+    name = archive.path.resolve().name.removesuffix(".zip")
+    found = None if classifier == "train" else _brought(classifier, shape, weights, declared)
+    key = _training_key(seed) if found is None else found.sha256
+    path = archive.path.resolve().with_name(f".{name}.{archive.content_sha256[:12]}-{key[:12]}.msp.zip")
+    if path.exists():
+        try:
+            if open_archive(path).msp is not None:
+                print(f"MSP of {data}: taken from {path}", flush=True)
+                return path
+        except UserError as error:
+            print(f"{path} is damaged and is made again ({error})", flush=True)
+    return annotate_archive(data, path, classifier, seed=seed, device=device, weights=weights, declared=declared)
+
+
+def make_classifier(
+    samples: Samples,
+    classifier: str,
+    seed: int,
+    device: torch.device,
+    weights: str | Path | None = None,
+    declared: Declared | None = None,
+) -> FrozenClassifier:
+    """The classifier that ``classifier`` names, on ``device`` and tried on these samples.
+
+    Raises:
+        UserError: as `annotate_samples`.
+    """
+    if samples.classes is None:
+        raise UserError("annotate: the data has no class labels, which every label vector begins with; add them first")
+    if samples.num_classes < 2:
+        raise UserError(f"annotate: the data has {samples.num_classes} class(es), 2 or more are needed")
+    data = torch.from_numpy(samples.data)
+    shape = DataShape(samples.kind, samples.img_channels, samples.img_resolution, samples.num_classes)
+    if classifier == "train":
+        if weights is not None or declared is not None:
+            raise UserError("--classifier train: makes its own weights and input; leave the other options out")
+        classes = torch.from_numpy(samples.classes)
+        found = train_classifier(data, classes, samples.num_classes, seed, device)
+    else:
+        found = _brought(classifier, shape, weights, declared).to(device)
+    rows = np.linspace(0, len(samples) - 1, min(_TRIAL, len(samples))).astype(int)
+    check_classifier(found, to_float(data[rows].to(device)), f"--classifier {classifier}")
+    return found
+
+
+@torch.inference_mode()
+def predict_all(classifier: FrozenClassifier, data: np.ndarray, batch: int = BATCH) -> np.ndarray:
+    """Class probabilities of every sample, float32 [N, K]."""
+    device = classifier.scale.device
+    parts = []
+    starts = range(0, len(data), batch)
+    unit = "images" if classifier.kind == "images" else "points"
+    for start in track(starts, "annotating", len(data), unit, step=batch):
+        part = torch.from_numpy(data[start : start + batch]).to(device)
+        parts.append(classifier.probs(to_float(part)).cpu())
+    probs = torch.cat(parts).numpy()
+    if not np.isfinite(probs).all():
+        bad = int((~np.isfinite(probs).all(axis=1)).argmax())
+        raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
+    return probs
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is the first GPU, or the CPU where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"--device: {name!r} cannot be used here; give cpu, or cuda where there is a GPU") from None
+    return device
+
+
+def _brought(
+    classifier: str, shape: DataShape, weights: str | Path | None, declared: Declared | None
+) -> FrozenClassifier:
+    path = Path(classifier)
+    if path.suffix == ".zip" or path.is_dir():
+        data = open_archive(path).classifier_bytes
+        if data is None:
+            raise UserError(f"--classifier: {path} holds no classifier; annotate it first, or name another")
+        return fit_to(FrozenClassifier.from_bytes(data, classifier), shape, classifier)
+    return load_classifier(classifier, shape, declared, weights)
+
+
+def _training_key(seed: int) -> str:
+    return hashlib.sha256(f"built-in {RECIPES} seed {seed}".encode()).hexdigest()
+
+
+def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray) -> list[str]:
+    """What a person wants to know of the classifier and of the MSP that it gave."""
+    lines = []
+    report = classifier.spec.report
+    if "val_accuracy" in report:
+        train, val = (f"{100 * report[name]:.1f} %" for name in ("train_accuracy", "val_accuracy"))
+        if _like_mnist(samples):
+            paper = _PAPER[samples.corruption is not None]
+            train, val = (
+                f"{ours} (paper: {100 * theirs:.1f} %)" for ours, theirs in zip((train, val), paper, strict=True)
+            )
+        lines.append(
+            f"classifier: accuracy {train} on {report['train_size']} training samples, "
+            f"{val} on {report['val_size']} held out; {report['epochs']} epochs, seed {report['seed']}"
+        )
+    right = float((probs.argmax(axis=1) == samples.classes).mean())
+    levels = zip(_LEVELS, np.quantile(probs.max(axis=1), _LEVELS), strict=True)
+    shown = ", ".join(f"{100 * level:g} % {value:.2f}" for level, value in levels)
+    lines.append(f"these {len(samples)} {samples.kind}: accuracy {100 * right:.1f} %; MSP quantiles {shown}")
+    return lines
+
+
+def _like_mnist(samples: Samples) -> bool:
+    """MNIST as this project pads it: the only data that the paper's figures can be set beside."""
+    return (samples.img_channels, samples.img_resolution, samples.num_classes) == (1, 32, 10) and len(samples) >= 10_000
