@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylegan2_msp.cli.annotate import annotate
+
 if TYPE_CHECKING:
     from stylegan2_msp.data.samples import Samples
 
@@ -33,7 +35,8 @@ def source_options(classifier: str | None) -> Callable[[Callable[..., Any]], Cal
             click.option(
                 "--classifier",
                 metavar="train|none|PATH",
-                help=f"Adds the MSP: 'train' a small network, or bring one (see annotate).  [default: {shown}]",
+                help="Adds the MSP: 'train' a small network, take another archive's, or bring one (see annotate).  "
+                f"[default: {shown}]",
             ),
             click.option("--device", default="auto", show_default=True, help="Where the classifier runs: cpu, cuda."),
         ]
@@ -182,9 +185,4 @@ def summary(dest: Path, samples: Samples, seconds: float) -> list[str]:
     return lines
 
 
-try:
-    from stylegan2_msp.cli.annotate import annotate
-except ImportError:
-    pass
-else:
-    dataset.add_command(annotate)
+dataset.add_command(annotate)

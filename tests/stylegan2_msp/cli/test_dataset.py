@@ -101,3 +101,28 @@ def test_real_mnist_corrupted_after_padding(tmp_path: Path, mnist_dir: Path) -> 
     noisy = np.array(samples.corruption.kind) == "noise"
     assert (samples.data[noisy][:, 0, :2] > 0).mean() > 0.3
     assert samples.data[np.array(samples.corruption.kind) == "none"][:, 0, :2].max() == 0
+
+
+def test_one_command_yields_an_archive_ready_for_training(tmp_path: Path) -> None:
+    """The same bytes as source and annotation one after the other."""
+    args = ("digits", "--max-images", "150", "--corrupt", "gaussian", "--device", "cpu")
+    assert invoke(*args, "--dest", tmp_path / "one.zip").exit_code == 0
+    assert invoke(*args, "--classifier", "none", "--dest", tmp_path / "plain.zip").exit_code == 0
+    step = ("annotate", "--data", tmp_path / "plain.zip", "--classifier", "train", "--device", "cpu")
+    assert invoke(*step, "--dest", tmp_path / "two.zip").exit_code == 0
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    archive = open_archive(tmp_path / "one.zip")
+    assert archive.labels().shape == (150, 11)
+    assert archive.probs is not None
+    assert archive.classifier_bytes
+
+
+def test_test_split_takes_the_training_archives_classifier(tmp_path: Path) -> None:
+    invoke("moons", "--num", "200", "--device", "cpu", "--dest", tmp_path / "train.zip")
+    invoke(
+        "moons", "--num", "100", "--split", "test", "--classifier", tmp_path / "train.zip", "--dest", tmp_path / "t.zip"
+    )
+    train, test = open_archive(tmp_path / "train.zip"), open_archive(tmp_path / "t.zip")
+    assert test.split == "test"
+    assert test.annotated
+    assert test.classifier_bytes == train.classifier_bytes
