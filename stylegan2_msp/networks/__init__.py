@@ -8,9 +8,10 @@ from torch import nn
 
 from stylegan2_msp.networks.discriminator import Discriminator
 from stylegan2_msp.networks.embedding import EMBEDDINGS, register_embedding
+from stylegan2_msp.networks.generator import Generator
 from stylegan2_msp.networks.mapping import MappingNetwork
 from stylegan2_msp.networks.points import PointDiscriminator, PointGenerator
-from stylegan2_msp.networks.synthesis import Generator, SynthesisNetwork
+from stylegan2_msp.networks.synthesis import SynthesisNetwork
 
 __all__ = [
     "EMBEDDINGS",

@@ -20,7 +20,8 @@ _FIR = (1, 3, 3, 1)
 
 def normalize_2nd_moment(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> torch.Tensor:
     """Scales vectors along `dim` so that their components have mean square one."""
-    return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
+    mean_square = x.square().mean(dim=dim, keepdim=True)
+    return x / (mean_square + eps).sqrt()
 
 
 def split_gain(activation: str, gain: float) -> tuple[float, float]:
@@ -69,6 +70,11 @@ class FullyConnectedLayer(nn.Module):
         if self.activation == "linear":
             return nn.functional.linear(x, weight, bias)
         return bias_act(x @ weight.t(), bias, act=self.activation)
+
+
+def style_layer(w_dim: int, channels: int) -> FullyConnectedLayer:
+    """From w to the styles of a modulated convolution, which start around one."""
+    return FullyConnectedLayer(w_dim, channels, bias_init=1)
 
 
 class Conv2dLayer(nn.Module):
@@ -165,7 +171,7 @@ class SynthesisLayer(nn.Module):
         self.activation, self.conv_clamp = activation, conv_clamp
         self.padding = kernel_size // 2
         self.register_buffer("resample_filter", setup_filter(resample_filter))
-        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.affine = style_layer(w_dim, in_channels)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, kernel_size, kernel_size]))
         if use_noise:
             self.register_buffer("noise_const", torch.randn([resolution, resolution]))
@@ -216,14 +222,20 @@ class ToRGBLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_clamp = conv_clamp
-        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.affine = style_layer(w_dim, in_channels)
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, kernel_size, kernel_size]))
         self.bias = nn.Parameter(torch.zeros([out_channels]))
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, fused_modconv: bool = True) -> torch.Tensor:
         """x [N, in_channels, H, W] and w [N, w_dim] -> [N, out_channels, H, W] in the dtype of `x`."""
-        styles = self.affine(w) * self.weight_gain
-        padding = self.weight.shape[-1] // 2
-        x = modulated_conv2d(x, self.weight, styles, padding=padding, demodulate=False, fused_modconv=fused_modconv)
+        x = modulated_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            padding=self.weight.shape[-1] // 2,
+            demodulate=False,
+            fused_modconv=fused_modconv,
+            gain=self.weight_gain,
+        )
         return bias_act(x, self.bias, clamp=self.conv_clamp, inplace=True)

@@ -46,7 +46,7 @@ class MappingBase(nn.Module):
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.w_avg_beta, self.truncation = w_avg_beta, truncation
         self.centre = ConditionalMean(z_dim, truncation_samples)
-        if num_ws is not None and w_avg_beta is not None:
+        if None not in (num_ws, w_avg_beta):
             self.register_buffer("w_avg", torch.zeros([w_dim]))
 
     def to_w(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stylegan2_msp.networks.embedding import FourierFeatures
+from stylegan2_msp.networks.generator import GeneratorBase
 from stylegan2_msp.networks.layers import FullyConnectedLayer
 from stylegan2_msp.networks.mapping import MappingBase
 
@@ -87,7 +88,7 @@ class PointSynthesis(nn.Module):
         return self.out(self.hidden(ws[:, 0]))
 
 
-class PointGenerator(nn.Module):
+class PointGenerator(GeneratorBase):
     """Fully connected generator of 2-D points (Le Coz 2023, section 3: 5 layers, latent of 8, label concatenated).
 
     The last two layers are the synthesis, those before them the mapping, so that truncation and styles work as for
@@ -121,18 +122,6 @@ class PointGenerator(nn.Module):
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, 1
         self.mapping = PointMapping(z_dim, c_dim, w_dim, hidden, num_layers - 2, **(mapping_kwargs or {}))
         self.synthesis = PointSynthesis(w_dim, hidden)
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        **synthesis_kwargs: Any,
-    ) -> torch.Tensor:
-        """z [N, z_dim] and c [N, c_dim] -> points, float32 [N, 2]."""
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        return self.synthesis(ws, **synthesis_kwargs)
 
 
 class PointDiscriminator(nn.Module):

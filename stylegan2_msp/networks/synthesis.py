@@ -1,8 +1,7 @@
-"""The StyleGAN2 generator: mapping network and the pyramid of blocks that turns ws into an image."""
+"""The pyramid of blocks that turns the latents ws into an image."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 
 from stylegan2_msp.networks.layers import NOISE_MODES, Conv2dLayer, SynthesisLayer, ToRGBLayer
-from stylegan2_msp.networks.mapping import MappingNetwork
 from stylegan2_msp.networks.precision import Precision, block_precision
 from torch_utils_ext.ops.upfirdn2d import setup_filter, upsample2d
 from torch_utils_ext.rng import BatchRng
@@ -229,55 +227,3 @@ class SynthesisNetwork(nn.Module):
             first += block.num_conv
         assert img is not None
         return img
-
-
-class Generator(nn.Module):
-    """StyleGAN2 generator: images from a latent z and a label c.
-
-    Args:
-        z_dim: size of z.
-        c_dim: size of c, 0 for none.
-        w_dim: size of w.
-        img_resolution: width and height, a power of two from 4.
-        img_channels: 1 or 3.
-        mapping_kwargs: further arguments of `MappingNetwork`.
-        synthesis_kwargs: further arguments of `SynthesisNetwork`.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        img_resolution: int,
-        img_channels: int,
-        mapping_kwargs: dict[str, Any] | None = None,
-        synthesis_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.init_kwargs: dict[str, Any] = {
-            "z_dim": z_dim,
-            "c_dim": c_dim,
-            "w_dim": w_dim,
-            "img_resolution": img_resolution,
-            "img_channels": img_channels,
-            "mapping_kwargs": copy.deepcopy(mapping_kwargs or {}),
-            "synthesis_kwargs": copy.deepcopy(synthesis_kwargs or {}),
-        }
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **(synthesis_kwargs or {}))
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        **synthesis_kwargs: Any,
-    ) -> torch.Tensor:
-        """z [N, z_dim] and c [N, c_dim] -> images, float32 [N, img_channels, H, W], about [-1, 1]."""
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        return self.synthesis(ws, **synthesis_kwargs)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from torch import nn
 
 _SEED = 20231
 _ROWS_AT_ONCE = 16384
@@ -13,9 +13,11 @@ _MAX_CACHED = 8192
 
 
 class _Mapping(Protocol):
-    training: bool
-
     def to_w(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor: ...
+
+    def parameters(self) -> Iterator[torch.Tensor]: ...
+
+    def buffers(self) -> Iterator[torch.Tensor]: ...
 
 
 class ConditionalMean:
@@ -67,7 +69,6 @@ class ConditionalMean:
         return means
 
     def _forget_if_changed(self, mapping: _Mapping) -> None:
-        assert isinstance(mapping, nn.Module)
         state = [*mapping.parameters(), *mapping.buffers()]
         stamp = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in state)
         if stamp != self._made_for:
