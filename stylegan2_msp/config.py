@@ -162,9 +162,9 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         raise UserError(f"--p: goes with --aug fixed, found --aug {aug}")
     c_dim = {"none": 0, "class": data.num_classes, "class+msp": data.num_classes + 1}[condition]
     networks = (
-        _points_networks(preset, c_dim, given)
+        _points_networks(preset, c_dim, condition, given)
         if data.kind == "points"
-        else _image_networks(preset, data, c_dim, batch_gpu, given, device, bf16_cpu)
+        else _image_networks(preset, data, c_dim, condition, batch_gpu, given, device, bf16_cpu)
     )
     guided = condition == "class+msp"
     return TrainConfig(
@@ -229,7 +229,14 @@ def _condition(given: dict[str, Any], data: DataInfo) -> str:
 
 
 def _image_networks(
-    preset: Preset, data: DataInfo, c_dim: int, batch_gpu: int, given: dict[str, Any], device: str, bf16_cpu: bool
+    preset: Preset,
+    data: DataInfo,
+    c_dim: int,
+    condition: str,
+    batch_gpu: int,
+    given: dict[str, Any],
+    device: str,
+    bf16_cpu: bool,
 ) -> dict[str, Any]:
     half_res, half_dtype = _precision(preset, given, device, bf16_cpu)
     channels = {
@@ -239,7 +246,7 @@ def _image_networks(
         "conv_clamp": preset.conv_clamp,
         "half_dtype": half_dtype,
     }
-    embedding = {"embedding": given.get("embedding") or "split"}
+    embedding = {"embedding": _embedding(given, condition)}
     size = {"c_dim": c_dim, "img_resolution": data.img_resolution, "img_channels": data.img_channels}
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     mbstd = preset.mbstd or 1
@@ -268,8 +275,8 @@ def _image_networks(
     }
 
 
-def _points_networks(preset: Preset, c_dim: int, given: dict[str, Any]) -> dict[str, Any]:
-    embedding = {"embedding": given.get("embedding") or "split"}
+def _points_networks(preset: Preset, c_dim: int, condition: str, given: dict[str, Any]) -> dict[str, Any]:
+    embedding = {"embedding": _embedding(given, condition)}
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     return {
         "G_name": "PointGenerator",
@@ -277,6 +284,16 @@ def _points_networks(preset: Preset, c_dim: int, given: dict[str, Any]) -> dict[
         "D_name": "PointDiscriminator",
         "D_kwargs": {"c_dim": c_dim, "mapping_kwargs": embedding},
     }
+
+
+def _embedding(given: dict[str, Any], condition: str) -> str:
+    """How the label enters both networks; without an MSP there is nothing to split."""
+    wanted = given.get("embedding")
+    if condition != "class+msp":
+        if wanted == "split":
+            raise UserError("--embedding split: needs the MSP; add --cond-msp=1 or leave it out")
+        return "linear"
+    return wanted or "split"
 
 
 def _precision(preset: Preset, given: dict[str, Any], device: str, bf16_cpu: bool) -> tuple[int, str]:

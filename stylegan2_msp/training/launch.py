@@ -14,7 +14,6 @@ import torch.distributed as dist
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import DataInfo, TrainConfig, check_choices, resolve
-from stylegan2_msp.data.annotate import annotate_cached
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
@@ -187,6 +186,8 @@ def _annotated(given: dict[str, Any], device: str) -> Archive:
     archive = open_archive(given["data"])
     if archive.msp is not None or given.get("classifier") is None:
         return archive
+    from stylegan2_msp.data.annotate import annotate_cached
+
     cached = annotate_cached(
         archive.path,
         given["classifier"],

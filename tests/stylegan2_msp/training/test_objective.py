@@ -21,9 +21,10 @@ class LinearG(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([[1.0, 2.0, 0.0, -1.0], [0.5, 0.0, 3.0, 1.0]]))
+        self.one = nn.Parameter(torch.tensor(1.0))
 
     def mapping(self, z, c, skip_w_avg_update=False):
-        return z[:, None].repeat(1, 2, 1)
+        return (self.one * z)[:, None].repeat(1, 2, 1)
 
     def synthesis(self, ws, rng=None):
         return (ws.sum(1) @ self.weight).view(-1, 1, 2, 2)
