@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+import warnings
 import zipfile
 from typing import Any
 
@@ -95,7 +96,9 @@ def _unpickle_tensors(data: bytes, member: str, source: str) -> dict[str, torch.
     if not data:
         return {}
     try:
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about unusual pickles, which are refused below
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:
         loaded = None
     if not isinstance(loaded, dict) or not all(type(k) is str and torch.is_tensor(v) for k, v in loaded.items()):

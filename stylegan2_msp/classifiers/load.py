@@ -161,7 +161,7 @@ def _from_factory(argument: str, weights: str | Path | None) -> nn.Module:
             factory = getattr(factory, part)
         model = factory()  # type: ignore[operator]
     except Exception as error:
-        raise UserError(f"--classifier: {argument} failed ({type(error).__name__}: {error})") from error
+        raise UserError(f"--classifier: {argument} failed ({type(error).__name__}: {_line(error)})") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"--classifier: {argument} returned a {type(model).__name__}, expected a torch.nn.Module")
     if weights is not None:
@@ -169,7 +169,7 @@ def _from_factory(argument: str, weights: str | Path | None) -> nn.Module:
         try:
             model.load_state_dict(safetensors.torch.load(data))
         except Exception as error:
-            raise UserError(f"--classifier-weights: {weights} does not fit {argument} ({error})") from error
+            raise UserError(f"--classifier-weights: {weights} does not fit {argument} ({_line(error)})") from error
     return model.eval().requires_grad_(False).float().cpu()
 
 
@@ -201,6 +201,10 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
             failure = failure or error
     raise UserError(
         f"--classifier: {argument} cannot be exported for inputs of {'x'.join(map(str, shape))} "
-        f"({type(failure).__name__}: {str(failure).splitlines()[0][:200] if str(failure) else ''}); "
-        "check --input-size and --input-channels, or export it to a .pt2 yourself"
+        f"({type(failure).__name__}: {_line(failure)}); check --input-size and --input-channels, or export it to a "
+        ".pt2 yourself"
     )
+
+
+def _line(error: Exception | None) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,96 @@
+"""Training the built-in classifiers: the split, the same result for a seed, and the accuracy it must reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, make_moons
+
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.classifiers.train import split_validation, to_float, train_classifier
+from stylegan2_msp.data.corruptions import corrupt_gaussian
+from stylegan2_msp.data.sources.mnist import mnist
+from stylegan2_msp.errors import UserError
+
+
+def digits(count: int = 1797) -> tuple[torch.Tensor, torch.Tensor]:
+    bunch = load_digits()
+    images = np.kron(bunch.images[:count] * 15.9, np.ones((1, 2, 2))).astype(np.uint8)[:, None]
+    return torch.from_numpy(images), torch.from_numpy(bunch.target[:count].astype(np.int64))
+
+
+def moons(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    points, classes = make_moons(count, noise=0.3, random_state=seed)
+    return torch.from_numpy(points).float(), torch.from_numpy(classes.astype(np.int64))
+
+
+def test_a_tenth_of_every_class_is_held_out() -> None:
+    classes = torch.tensor([0] * 50 + [1] * 20 + [2] * 3)
+    train, val = split_validation(classes, 3, torch.Generator().manual_seed(0))
+    assert torch.bincount(classes[val]).tolist() == [5, 2, 1]
+    assert sorted(train.tolist() + val.tolist()) == list(range(73))
+    other = split_validation(classes, 3, torch.Generator().manual_seed(1))[1]
+    same = split_validation(classes, 3, torch.Generator().manual_seed(0))[1]
+    assert torch.equal(same, val)
+    assert not torch.equal(other, val)
+
+
+def test_a_class_too_small_to_validate_is_one_line() -> None:
+    with pytest.raises(UserError, match="class 1 has 1 sample"):
+        split_validation(torch.tensor([0, 0, 1]), 2, torch.Generator())
+
+
+def test_the_seed_settles_every_weight() -> None:
+    images, classes = digits(300)
+    state = torch.random.get_rng_state()
+    first = train_classifier(images, classes, 10, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert train_classifier(images, classes, 10, seed=3).to_bytes() == first.to_bytes()
+
+
+def test_moons_classifier_is_accurate_smooth_and_calibrated() -> None:
+    frozen = train_classifier(*moons(4000, 0), 2, seed=0)
+    points, classes = moons(4000, 1)
+    pred, u = frozen.predict(points)
+    right = (pred == classes).float()
+    assert 0.9 < right.mean() < 0.93
+    assert abs(right.mean() - u.mean()) < 0.02
+    for low in (0.5, 0.6, 0.7, 0.8, 0.9):
+        level = (u >= low) & (u <= low + 0.1)
+        assert level.sum() > 50
+        assert abs(right[level].mean() - u[level].mean()) < 0.1
+    steps = torch.stack([torch.linspace(-2, 3, 501), torch.full((501,), 0.25)], dim=1)
+    assert frozen.predict(steps)[1].diff().abs().max() < 0.05
+
+
+@pytest.mark.slow
+def test_digits_classifier_is_accurate() -> None:
+    report = train_classifier(*digits(), 10, seed=0).spec.report
+    assert report["val_accuracy"] > 0.96
+    assert report["train_size"] + report["val_size"] == 1797
+
+
+@pytest.mark.slow
+def test_a_part_of_mnist_is_learned(mnist_dir: Path) -> None:
+    samples = mnist(mnist_dir)
+    part = samples.take(np.arange(12_000))
+    frozen = train_classifier(torch.from_numpy(part.data), torch.from_numpy(part.classes), 10, seed=0)
+    assert frozen.spec.report["val_accuracy"] > 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("corrupt", [False, True])
+def test_mnist_reaches_the_papers_accuracy(mnist_dir: Path, corrupt: bool) -> None:
+    samples = mnist(mnist_dir)
+    if corrupt:
+        samples = corrupt_gaussian(samples, "imagenet-c", 0)
+    frozen = train_classifier(torch.from_numpy(samples.data), torch.from_numpy(samples.classes), 10, seed=0)
+    low, high = (0.93, 0.955) if corrupt else (0.983, 1.0)
+    assert low <= frozen.spec.report["val_accuracy"] <= high
+    again = FrozenClassifier.from_bytes(frozen.to_bytes())
+    few = to_float(torch.from_numpy(samples.data[:4]))
+    assert torch.equal(again(few), frozen(few))

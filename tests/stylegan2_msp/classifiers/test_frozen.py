@@ -1,0 +1,200 @@
+"""The frozen classifier: known answers, how it sees its input, that it cannot change, and its file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
+from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.uncertainty import msp
+
+POINTS = ClassifierSpec("mlp", "points", 2, 0, 0, 2, 0)
+
+
+class Seen(nn.Module):
+    """Returns what it is given, flattened."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)
+
+
+def cnn(size: int = 8, channels: int = 1) -> FrozenClassifier:
+    torch.manual_seed(0)
+    args = {"width": 4, "hidden": 8}
+    spec = ClassifierSpec("cnn", "images", 3, channels, size, channels, size, arch_args=args)
+    return FrozenClassifier(spec, SmallCNN(size, channels, 3, **args))
+
+
+def test_msp_of_a_linear_classifier_is_the_logistic_function_of_its_margin() -> None:
+    net = nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
+        net.bias.copy_(torch.tensor([0.5, 0.0]))
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 3.0], [0.0, 0.25]])
+    margin = x[:, 0] - 2 * x[:, 1] + 0.5
+    pred, u = FrozenClassifier(POINTS, net).predict(x)
+    torch.testing.assert_close(u, 1 / (1 + torch.exp(-margin.abs())))
+    assert pred[:3].tolist() == [0, 0, 1]
+    assert u[3] == 0.5
+
+
+def test_msp_stays_in_its_range() -> None:
+    probs = torch.tensor([[1 / 3 - 1e-8] * 3, [1.0000001, 0.0, 0.0]])
+    assert msp(probs).tolist() == [pytest.approx(1 / 3, rel=1e-7), 1.0]
+
+
+def test_range_mean_and_std_are_applied_per_channel() -> None:
+    spec = ClassifierSpec("program", "images", 12, 3, 2, 3, 2, (0.0, 255.0), (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))
+    x = torch.tensor([-1.0, 0.0, 0.5, 1.0]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
+    pixels = torch.tensor([0.0, 127.5, 191.25, 255.0])
+    expected = torch.cat([pixels - 1, (pixels - 2) / 2, (pixels - 3) / 4])
+    torch.testing.assert_close(FrozenClassifier(spec, Seen())(x)[0], expected)
+
+
+def test_grey_becomes_three_channels_and_size_is_changed_differentiably() -> None:
+    spec = ClassifierSpec("program", "images", 192, 1, 4, 3, 8, (-1.0, 1.0))
+    x = torch.full((2, 1, 4, 4), 0.25, requires_grad=True)
+    out = FrozenClassifier(spec, Seen())(x)
+    torch.testing.assert_close(out, torch.full((2, 192), 0.25))
+    out.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.full_like(x, 12.0))
+
+
+def test_probabilities_become_logits() -> None:
+    spec = replace(POINTS, output="probs")
+    frozen = FrozenClassifier(spec, nn.Softmax(dim=1))
+    x = torch.tensor([[0.3, -0.4]])
+    torch.testing.assert_close(frozen.probs(x), x.softmax(1))
+
+
+@pytest.mark.parametrize("size", [4, 8, 16, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_built_in_cnn_takes_every_size(size: int, channels: int) -> None:
+    x = torch.rand(2, channels, size, size) * 2 - 1
+    assert cnn(size, channels)(x).shape == (2, 3)
+
+
+def test_gradient_reaches_the_image_and_nothing_else() -> None:
+    frozen = cnn()
+    x = torch.rand(2, 1, 8, 8, requires_grad=True)
+    frozen.predict(x)[1].sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
+
+
+def test_answers_are_float32_inside_autocast() -> None:
+    frozen, x = cnn(), torch.rand(2, 1, 8, 8)
+    plain = frozen(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(frozen(x), plain)
+
+
+def test_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 8, 8\)"):
+        cnn()(torch.zeros(2, 3, 8, 8))
+
+
+def test_stays_in_eval_inside_a_module_that_trains() -> None:
+    frozen = cnn()
+    nn.ModuleList([frozen]).train()
+    assert not any(module.training for module in frozen.modules())
+    frozen.verify_frozen()
+
+
+def test_verify_frozen_notices_every_change() -> None:
+    changed = cnn()
+    changed.verify_frozen()
+    with torch.no_grad():
+        changed.net.head[0].bias[0] += 1e-6
+    with pytest.raises(RuntimeError, match="parameters or buffers"):
+        changed.verify_frozen()
+    buffers = cnn()
+    buffers.shift += 1
+    with pytest.raises(RuntimeError, match="parameters or buffers"):
+        buffers.verify_frozen()
+    trained = cnn()
+    trained.net.train()
+    with pytest.raises(RuntimeError, match="training mode"):
+        trained.verify_frozen()
+    learning = cnn()
+    learning.requires_grad_(True)
+    with pytest.raises(RuntimeError, match="gradients"):
+        learning.verify_frozen()
+
+
+def test_bytes_round_trip_and_are_always_the_same() -> None:
+    frozen = cnn()
+    data = frozen.to_bytes()
+    again = FrozenClassifier.from_bytes(data)
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(again(x), frozen(x))
+    assert again.spec == frozen.spec
+    assert again.sha256 == frozen.sha256
+    assert all(cnn().to_bytes() == data for _ in range(5))
+    assert safetensors.torch.load(data)["net.head.0.bias"].shape == (8,)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 60, -4])
+def test_damaged_bytes_are_one_line(cut: int) -> None:
+    data = cnn().to_bytes()
+    with pytest.raises(UserError, match=r"x\.zip") as error:
+        FrozenClassifier.from_bytes(data[:cut] if cut else b"", "x.zip")
+    assert "\n" not in str(error.value)
+
+
+def rewritten(spec: str, tensors: dict[str, torch.Tensor] | None = None) -> bytes:
+    metadata = {"format": "stylegan2-msp classifier", "version": "1", "spec": spec}
+    return safetensors.torch.save(tensors or {"net.a": torch.zeros(1)}, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "__import__('os')"}, "arch"),
+        ({"num_classes": 10**9}, "num_classes"),
+        ({"num_classes": True}, "num_classes"),
+        ({"arch_args": {"width": 4, "hidden": 60_000}}, "do not fit"),
+        ({"arch_args": {"code": 1}}, "code"),
+        ({"input_std": [0.0]}, "input_std"),
+        ({"input_mean": [float("nan")]}, "input_mean"),
+        ({"input_channels": 2}, "2-channel"),
+        ({"input_size": 12}, "power-of-two"),
+        ({"surprise": 1}, "unknown"),
+        ({"arch": "program", "arch_args": {"nodes": 1}}, "malformed"),
+    ],
+)
+def test_hostile_descriptions_are_one_line(change: dict[str, object], message: str) -> None:
+    frozen = cnn()
+    spec = json.loads(frozen.spec.to_json()) | change
+    tensors = safetensors.torch.load(frozen.to_bytes())
+    with pytest.raises(UserError, match=message) as error:
+        FrozenClassifier.from_bytes(rewritten(json.dumps(spec), tensors))
+    assert "\n" not in str(error.value)
+
+
+def test_other_formats_and_versions_are_refused() -> None:
+    with pytest.raises(UserError, match="not a classifier"):
+        FrozenClassifier.from_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
+    newer = safetensors.torch.save(
+        {"a": torch.zeros(1)}, {"format": "stylegan2-msp classifier", "version": "2", "spec": "{}"}
+    )
+    with pytest.raises(UserError, match="version '2'"):
+        FrozenClassifier.from_bytes(newer)
+
+
+def test_points_classifier_round_trips() -> None:
+    torch.manual_seed(0)
+    frozen = FrozenClassifier(replace(POINTS, input_mean=(0.5, 0.25), input_std=(2.0, 1.0)), SmallMLP(2, 2))
+    x = torch.randn(4, 2)
+    scaled = (x - torch.tensor([0.5, 0.25])) / torch.tensor([2.0, 1.0])
+    torch.testing.assert_close(frozen(x), frozen.net(scaled))
+    assert torch.equal(FrozenClassifier.from_bytes(frozen.to_bytes())(x), frozen(x))
