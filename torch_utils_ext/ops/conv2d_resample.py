@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from torch_utils_ext.ops.conv2d import conv2d, conv_transpose2d
 from torch_utils_ext.ops.upfirdn2d import upfirdn2d
 
 _Quad = tuple[int, int, int, int]
@@ -54,19 +55,19 @@ def conv2d_resample(
     if flip_weight == (up > 1) and (kh > 1 or kw > 1):
         w = w.flip(2, 3)
     if kh == 1 and kw == 1 and up == 1 and down > 1:
-        return F.conv2d(upfirdn2d(x, f, down=down, padding=pads, flip_filter=flip_filter), w, groups=groups)
+        return conv2d(upfirdn2d(x, f, down=down, padding=pads, flip_filter=flip_filter), w, groups=groups)
     if kh == 1 and kw == 1 and up > 1 and down == 1:
-        y = F.conv2d(x, w, groups=groups)
+        y = conv2d(x, w, groups=groups)
         return upfirdn2d(y, f, up=up, padding=pads, gain=up**2, flip_filter=flip_filter)
     if up == 1 and down > 1:
         y = upfirdn2d(x, f, padding=pads, flip_filter=flip_filter)
-        return F.conv2d(y, w, stride=down, groups=groups)
+        return conv2d(y, w, stride=down, groups=groups)
     if up > 1:
         y = _transposed(x, w, f, up, pads, groups, flip_filter)
     elif pads[0] == pads[1] >= 0 and pads[2] == pads[3] >= 0:
-        y = F.conv2d(x, w, padding=(pads[2], pads[0]), groups=groups)
+        y = conv2d(x, w, padding=(pads[2], pads[0]), groups=groups)
     else:
-        y = F.conv2d(F.pad(x, pads), w, groups=groups)
+        y = conv2d(F.pad(x, pads), w, groups=groups)
     return y if down == 1 else upfirdn2d(y, f, down=down, flip_filter=flip_filter)
 
 
@@ -104,6 +105,6 @@ def _transposed(
     # The transposed convolution already makes kw - 1 columns on the left and kw - up on the right.
     left, right, top, bottom = pads[0] - (kw - 1), pads[1] - (kw - up), pads[2] - (kh - 1), pads[3] - (kh - up)
     crop_x, crop_y = max(min(-left, -right), 0), max(min(-top, -bottom), 0)
-    y = F.conv_transpose2d(x, w, stride=up, padding=(crop_y, crop_x), groups=groups)
+    y = conv_transpose2d(x, w, stride=up, padding=(crop_y, crop_x), groups=groups)
     rest = (left + crop_x, right + crop_x, top + crop_y, bottom + crop_y)
     return upfirdn2d(y, f, padding=rest, gain=up**2, flip_filter=flip_filter)
