@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
 from stylegan2_msp.networks.discriminator import MinibatchStdLayer
-from stylegan2_msp.networks.precision import block_precision
+from stylegan2_msp.networks.precision import bfloat16_pays, block_precision
 from torch_utils_ext.rng import BatchRng
 
 K = 10
@@ -253,3 +254,16 @@ def test_point_networks_split_over_processes() -> None:
 def test_wrong_arguments_are_named(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("slow", "pays"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_bfloat16_pays_where_it_is_quicker(monkeypatch: pytest.MonkeyPatch, slow: torch.dtype, pays: bool) -> None:
+    matmul = torch.Tensor.__matmul__
+
+    def waiting(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if a.dtype == slow:
+            time.sleep(0.05)
+        return matmul(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", waiting)
+    assert bfloat16_pays("cpu") is pays
