@@ -1,4 +1,4 @@
-"""What a training run is made of: the options that were given, the preset table, and the resolved configuration."""
+"""What a training run is made of: the options that were given become one resolved configuration."""
 
 from __future__ import annotations
 
@@ -8,48 +8,7 @@ from typing import Any
 
 from stylegan2_msp.augment import AUGPIPE
 from stylegan2_msp.errors import UserError
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One row of the preset table; None means 'derived from resolution and batch' (see `_derived`)."""
-
-    kimg: int
-    batch: int | None
-    mbstd: int | None  # minibatch standard deviation group
-    channel_base: int | None
-    channel_max: int
-    lrate: float | None
-    gamma: float | None
-    ema: float | None  # half-life in kimg
-    ramp: float | None
-    map: int  # mapping layers
-    conv_clamp: int | None = 256
-    half_res: int = 4  # resolutions in half precision
-    pl_weight: float = 2.0
-    mix: float = 0.9
-    d_arch: str = "resnet"
-    z_dim: int = 512
-    ada_kimg: float = 500.0
-
-
-# The rows up to `cifar` carry the published values of StyleGAN2-ADA (Karras et al. 2020b, appendix C).
-# fmt: off
-PRESETS = {
-    #                    kimg    batch mbstd base   max  lrate   gamma  ema   ramp  map
-    "auto":      Preset( 25000,  None, None, None,  512, None,   None,  None, 0.05, 2),
-    "stylegan2": Preset( 25000,  32,   4,    32768, 512, 0.002,  10,    10,   None, 8),
-    "paper256":  Preset( 25000,  64,   8,    16384, 512, 0.0025, 1,     20,   None, 8),
-    "paper512":  Preset( 25000,  64,   8,    32768, 512, 0.0025, 0.5,   20,   None, 8),
-    "paper1024": Preset( 25000,  32,   4,    32768, 512, 0.002,  2,     10,   None, 8),
-    "cifar":     Preset( 100000, 64,   32,   32768, 512, 0.0025, 0.01,  500,  0.05, 2,
-                         pl_weight=0, mix=0, d_arch="orig"),
-    "tiny":      Preset( 600,    32,   4,    1024,  64,  0.0025, 0.05,  5,    0.05, 2,
-                         half_res=8, pl_weight=0, mix=0, z_dim=64, ada_kimg=100),
-    "points":    Preset( 3000,   512,  1,    None,  0,   0.001,  0.05,  20,   0.05, 0,
-                         conv_clamp=None, half_res=0, pl_weight=0, mix=0, z_dim=8),
-}
-# fmt: on
+from stylegan2_msp.presets import PRESETS, ResolvedPreset, resolve_preset
 
 
 @dataclass(frozen=True)
@@ -136,7 +95,7 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         raise UserError("--cfg points: is for 2-D points, the data are images; leave --cfg out")
     elif name == "auto" and device == "cpu":
         name = "tiny"
-    preset = _derived(PRESETS[name], data.img_resolution, processes)
+    preset = resolve_preset(PRESETS[name], data.img_resolution, processes)
     condition = _condition(given, data)
 
     def pick(option: str, default: Any) -> Any:
@@ -199,20 +158,6 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
     )
 
 
-def _derived(preset: Preset, res: int, processes: int) -> Preset:
-    """Values that depend on resolution and batch (the family's heuristics for `auto`)."""
-    batch = preset.batch or max(min(processes * min(4096 // max(res, 1), 32), 64), processes)
-    return dataclasses.replace(
-        preset,
-        batch=batch,
-        mbstd=preset.mbstd or min(batch // processes, 4),
-        channel_base=preset.channel_base or (32768 if res >= 512 else 16384),
-        lrate=preset.lrate or (0.002 if res >= 1024 else 0.0025),
-        gamma=preset.gamma if preset.gamma is not None else 0.0002 * res**2 / batch,
-        ema=preset.ema or batch * 10 / 32,
-    )
-
-
 def _condition(given: dict[str, Any], data: DataInfo) -> str:
     wanted = given.get("cond_msp")
     if wanted is None:
@@ -229,7 +174,7 @@ def _condition(given: dict[str, Any], data: DataInfo) -> str:
 
 
 def _image_networks(
-    preset: Preset,
+    preset: ResolvedPreset,
     data: DataInfo,
     c_dim: int,
     condition: str,
@@ -249,8 +194,8 @@ def _image_networks(
     embedding = {"embedding": _embedding(given, condition)}
     size = {"c_dim": c_dim, "img_resolution": data.img_resolution, "img_channels": data.img_channels}
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
-    mbstd = preset.mbstd or 1
-    if batch_gpu % min(mbstd, batch_gpu):
+    mbstd = min(preset.mbstd, batch_gpu)
+    if batch_gpu % mbstd:
         raise UserError(
             f"--batch: each process's share {batch_gpu} must be a multiple of the group of {mbstd}; choose another"
         )
@@ -270,12 +215,12 @@ def _image_networks(
             **channels,
             "block_kwargs": {"freeze_layers": given.get("freezed") or 0},
             "mapping_kwargs": embedding,
-            "epilogue_kwargs": {"mbstd_group_size": min(mbstd, batch_gpu)},
+            "epilogue_kwargs": {"mbstd_group_size": mbstd},
         },
     }
 
 
-def _points_networks(preset: Preset, c_dim: int, condition: str, given: dict[str, Any]) -> dict[str, Any]:
+def _points_networks(preset: ResolvedPreset, c_dim: int, condition: str, given: dict[str, Any]) -> dict[str, Any]:
     embedding = {"embedding": _embedding(given, condition)}
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     return {
@@ -296,7 +241,7 @@ def _embedding(given: dict[str, Any], condition: str) -> str:
     return wanted or "split"
 
 
-def _precision(preset: Preset, given: dict[str, Any], device: str, bf16_cpu: bool) -> tuple[int, str]:
+def _precision(preset: ResolvedPreset, given: dict[str, Any], device: str, bf16_cpu: bool) -> tuple[int, str]:
     """Number of resolutions in half precision and their type: float16 on CUDA, bfloat16 on CPUs that have it."""
     wanted = "fp32" if given.get("fp32") else (given.get("precision") or "auto")
     if wanted == "auto":

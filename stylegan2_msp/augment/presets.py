@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "blit": ("xflip", "rotate90", "xint"),
     "geom": ("scale", "rotate", "aniso", "xfrac"),
@@ -12,12 +14,12 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _all_of(*families: str) -> dict[str, float]:
+def _all_of(*families: str) -> dict[str, Any]:
     return {name: 1.0 for family in families for name in _FAMILIES[family]}
 
 
 # Keyword arguments of AugmentPipe.
-AUGPIPE: dict[str, dict[str, float]] = {
+AUGPIPE: dict[str, dict[str, Any]] = {
     "blit":   _all_of("blit"),
     "geom":   _all_of("geom"),
     "color":  _all_of("color"),

@@ -15,6 +15,7 @@ from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import SampleOrder
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
+from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator
 from stylegan2_msp.training.ada import AdaController
 from torch_utils_ext.rng import BatchRng
 
@@ -26,9 +27,9 @@ _NAME = re.compile(r"training-state-(\d+)\.pt$")
 class TrainState:
     """Everything stateful in a run. Two runs with equal states continue equally."""
 
-    G: torch.nn.Module
-    D: torch.nn.Module
-    G_ema: torch.nn.Module
+    G: Generator | PointGenerator
+    D: Discriminator | PointDiscriminator
+    G_ema: Generator | PointGenerator
     opt_G: torch.optim.Optimizer
     opt_D: torch.optim.Optimizer
     order: SampleOrder

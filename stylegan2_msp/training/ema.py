@@ -23,7 +23,7 @@ def ema_beta(nimg: int, batch: int, ema_kimg: float, rampup: float | None) -> fl
 @torch.no_grad()
 def update_ema(G_ema: torch.nn.Module, G: torch.nn.Module, beta: float) -> None:
     """G_ema = beta G_ema + (1 - beta) G for parameters; buffers are copied."""
-    averaged, current = list(G_ema.parameters()), list(G.parameters())
-    torch._foreach_lerp_(averaged, [p.detach() for p in current], 1 - beta)
+    averaged, current = ([p.detach() for p in network.parameters()] for network in (G_ema, G))
+    torch._foreach_lerp_(averaged, current, 1 - beta)
     for average, value in zip(G_ema.buffers(), G.buffers(), strict=True):
         average.copy_(value)

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import torch
+from rich.progress import TaskID
 
 from stylegan2_msp.progress import make_bar
 
@@ -27,7 +28,7 @@ class RunLog:
         self.run = run
         self.total_kimg = total_kimg
         self.bar = make_bar() if run is not None and sys.stderr.isatty() else None
-        self.task = None
+        self.task: TaskID | None = None
         self.tensorboard = _tensorboard(run) if run is not None else None
         self._shown = 0.0
 

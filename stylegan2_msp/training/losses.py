@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator
 from torch_utils_ext.rng import BatchRng
 
 
@@ -30,8 +31,8 @@ class Objective:
         mean: takes the mean of a tensor over all processes.
     """
 
-    G: torch.nn.Module
-    D: torch.nn.Module
+    G: Generator | PointGenerator
+    D: Discriminator | PointDiscriminator
     augment: AugmentPipe | None
     classifier: FrozenClassifier | None
     rng: BatchRng

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 
@@ -11,7 +12,7 @@ from stylegan2_msp.augment import AUGPIPE, AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
-from stylegan2_msp.networks import build_network
+from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
 from stylegan2_msp.training.ada import AdaController
 from stylegan2_msp.training.checkpoint import TrainState
 from stylegan2_msp.training.distributed import World
@@ -126,10 +127,10 @@ class Trainer:
         (loss / self.rounds).backward()
 
     def _update(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter]) -> None:
-        parameters = [p for p in parameters if p.grad is not None]
+        parameters = list(parameters)
         self.world.average_gradients(parameters)
-        for p in parameters:
-            torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
+        for grad in (p.grad for p in parameters if p.grad is not None):
+            torch.nan_to_num(grad, nan=0.0, posinf=1e5, neginf=-1e5, out=grad)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -163,8 +164,8 @@ class Trainer:
 def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:
     """A fresh state, the same on every process."""
     torch.manual_seed(config.seed)
-    G = build_network(config.G_name, config.G_kwargs).train()
-    D = build_network(config.D_name, config.D_kwargs).train()
+    G = cast("Generator | PointGenerator", build_network(config.G_name, config.G_kwargs).train())
+    D = cast("Discriminator | PointDiscriminator", build_network(config.D_name, config.D_kwargs).train())
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     for network in (G, D, G_ema):
         network.to(world.device)
