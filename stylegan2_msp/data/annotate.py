@@ -16,6 +16,7 @@ from stylegan2_msp.classifiers.trial import check_classifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.archive_writer import check_destination, write_archive
 from stylegan2_msp.data.samples import Annotation, Samples
+from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.progress import track
 from stylegan2_msp.uncertainty import msp
@@ -51,7 +52,7 @@ def annotate_samples(
     Raises:
         UserError: the classifier cannot be had or does not fit; nothing has been written.
     """
-    where = choose_device(device)
+    where = pick_device(device)
     found = make_classifier(samples, classifier, seed, where, weights, declared)
     probs = predict_all(found, samples.data, batch)
     note = Annotation(msp(torch.from_numpy(probs)).numpy(), probs, found.to_bytes(), "msp")
@@ -169,18 +170,6 @@ def predict_all(classifier: FrozenClassifier, data: np.ndarray, batch: int = BAT
         bad = int((~np.isfinite(probs).all(axis=1)).argmax())
         raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
     return probs
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' is the first GPU, or the CPU where there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"--device: {name!r} cannot be used here; give cpu, or cuda where there is a GPU") from None
-    return device
 
 
 def _brought(
