@@ -188,7 +188,7 @@ def _image_networks(
         "channel_base": preset.channel_base,
         "channel_max": preset.channel_max,
         "num_fp16_res": half_res,
-        "conv_clamp": preset.conv_clamp,
+        "conv_clamp": preset.conv_clamp if half_res else None,  # float32 cannot overflow
         "half_dtype": half_dtype,
     }
     embedding = {"embedding": _embedding(given, condition)}

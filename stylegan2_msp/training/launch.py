@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.networks.precision import bfloat16_pays
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.distributed import (
     World,
@@ -207,7 +207,7 @@ def _new_config(given: dict[str, Any], archive: Archive, processes: int, device:
         num_classes=archive.num_classes,
         annotated=archive.msp is not None,
     )
-    config = resolve(given, info, processes, device, device == "cpu" and bf16_pays())
+    config = resolve(given, info, processes, device, device == "cpu" and bfloat16_pays("cpu"))
     config = dataclasses.replace(config, data_sha256=archive.content_sha256)
     if transfer:  # what is learned is kept from the start (Karras et al. 2020b, section 4.1)
         config = dataclasses.replace(config, ema_rampup=None, ada_kimg=min(config.ada_kimg, 100.0))
@@ -244,24 +244,3 @@ def _run_folder(outdir: Path, archive: Archive, config: TrainConfig, dry_run: bo
     taken = [int(m.group(1)) for p in outdir.glob("*") if (m := re.match(r"(\d{5})-", p.name))]
     name = re.sub(r"[^\w.-]+", "_", archive.path.stem.lstrip("."))[:40]
     return outdir / f"{max(taken, default=-1) + 1:05d}-{name}-{config.cfg}-seed{config.seed}"
-
-
-def bf16_pays(margin: float = 1.2) -> bool:
-    """Whether this processor convolves bfloat16 clearly faster than float32, measured in a fraction of a second.
-
-    A flag is not enough: some processors that name avx512_bf16 run it at half the speed of float32.
-    """
-    return margin * _convolution_seconds(torch.bfloat16) < _convolution_seconds(torch.float32)
-
-
-def _convolution_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
-    """Best of several timings of a 3x3 convolution of the size that training uses."""
-    img, weight = torch.zeros(16, 64, 16, 16, dtype=dtype), torch.zeros(64, 64, 3, 3, dtype=dtype)
-    img, weight = (t.contiguous(memory_format=torch.channels_last) for t in (img, weight))
-    times = []
-    with torch.no_grad():
-        for _ in range(repeats + 1):
-            begin = time.perf_counter()
-            torch.nn.functional.conv2d(img, weight, padding=1)
-            times.append(time.perf_counter() - begin)
-    return min(times[1:])
