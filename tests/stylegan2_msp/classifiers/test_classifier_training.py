@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits, make_moons
 
 from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.classifiers.train import split_validation, to_float, train_classifier
+from stylegan2_msp.classifiers.train import RECIPES, split_validation, to_float, train_classifier
 from stylegan2_msp.data.corruptions import corrupt_gaussian
 from stylegan2_msp.data.sources.mnist import mnist
 from stylegan2_msp.errors import UserError
@@ -74,12 +75,11 @@ def test_digits_classifier_is_accurate() -> None:
     assert report["train_size"] + report["val_size"] == 1797
 
 
-@pytest.mark.slow
-def test_a_part_of_mnist_is_learned(mnist_dir: Path) -> None:
-    samples = mnist(mnist_dir)
-    part = samples.take(np.arange(12_000))
+def test_a_part_of_mnist_is_learned(mnist_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "cnn", replace(RECIPES["cnn"], samples=10_000))
+    part = mnist(mnist_dir, max_images=4000)
     frozen = train_classifier(torch.from_numpy(part.data), torch.from_numpy(part.classes), 10, seed=0)
-    assert frozen.spec.report["val_accuracy"] > 0.97
+    assert frozen.spec.report["val_accuracy"] > 0.9
 
 
 @pytest.mark.slow
