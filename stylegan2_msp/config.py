@@ -110,7 +110,8 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         raise UserError(f"--batch-gpu {batch_gpu}: must divide the {batch // processes} images of one process")
     if pick("mirror", False) and condition == "class+msp":
         raise UserError(
-            "--mirror: a flipped image keeps the unflipped one's MSP; add flipped images before annotating instead"
+            "--mirror: a flipped image would keep the unflipped one's MSP; leave it out, and add flips that have "
+            "their own by 'dataset annotate --mirror'"
         )
     aug = pick("aug", "noaug" if data.kind == "points" else "ada")
     if data.kind == "points" and aug != "noaug":

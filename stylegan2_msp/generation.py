@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stylegan2_msp.conditioning import make_labels
+from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 from torch_utils_ext.rng import BatchRng
@@ -204,18 +205,6 @@ def find_snapshot(path: str | Path | None) -> Path:
     """The snapshot that a file, a folder or nothing (then ``training-runs``) stands for; raises `UserError`."""
     where = Path(RUNS if path is None else path)
     return newest_snapshot(where) if path is None or where.is_dir() else where
-
-
-def pick_device(name: torch.device | str) -> torch.device:
-    """The device that a name stands for; raises `UserError` when this machine lacks it."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"--device {name}: this machine's PyTorch cannot use it; try --device cpu") from None
-    return device
 
 
 def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:

@@ -54,6 +54,7 @@ class Numbers(click.ParamType):
 @click.option("--input-std", type=Numbers((1, 3)), help="Divided by after that, per channel.  [default: 1]")
 @click.option("--device", default="auto", show_default=True, help="Where it runs: auto, cpu, cuda.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --classifier train.")
+@click.option("--mirror", is_flag=True, help="Add every image's mirror image, with an MSP of its own.")
 @click.option("--batch", type=click.IntRange(min=1), default=512, show_default=True, help="Samples per forward.")
 def annotate(
     data: Path,
@@ -62,6 +63,7 @@ def annotate(
     dest: Path | None,
     device: str,
     seed: int,
+    mirror: bool,
     batch: int,
     **given: Any,
 ) -> None:
@@ -87,5 +89,6 @@ def annotate(
         weights=classifier_weights,
         declared=Declared(**options) if options else None,
         batch=batch,
+        mirror=mirror,
     )
     click.echo(f"{path}: annotated, {path.stat().st_size / 2**20:.1f} MiB" if path.is_file() else f"{path}: annotated")

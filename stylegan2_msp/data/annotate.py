@@ -37,6 +37,7 @@ def annotate_samples(
     weights: str | Path | None = None,
     declared: Declared | None = None,
     batch: int = BATCH,
+    mirror: bool = False,
 ) -> Samples:
     """The samples with the MSP and all class probabilities that a classifier gives them, and the classifier.
 
@@ -48,12 +49,17 @@ def annotate_samples(
         device: 'auto', 'cpu' or 'cuda[:i]'.
         weights, declared: of a classifier that the user brings, see `load_classifier`.
         batch: samples per forward.
+        mirror: add every image's mirror image, with an MSP of its own (a built-in classifier is trained without them).
 
     Raises:
         UserError: the classifier cannot be had or does not fit; nothing has been written.
     """
+    if mirror and samples.kind == "points":
+        raise UserError("--mirror: 2-D points have no mirror image; leave it out")
     where = pick_device(device)
     found = make_classifier(samples, classifier, seed, where, weights, declared)
+    if mirror:
+        samples = samples.with_flips()
     probs = predict_all(found, samples.data, batch)
     note = Annotation(msp(torch.from_numpy(probs)).numpy(), probs, found.to_bytes(), "msp")
     print("\n".join(_report(found, samples, probs)), flush=True)
@@ -70,6 +76,7 @@ def annotate_archive(
     weights: str | Path | None = None,
     declared: Declared | None = None,
     batch: int = BATCH,
+    mirror: bool = False,
 ) -> Path:
     """Annotates an archive (again, if it was annotated before) and writes it whole or not at all.
 
@@ -77,6 +84,7 @@ def annotate_archive(
         data: the archive.
         dest: where to write; None replaces ``data`` itself, which must then be a zip.
         classifier: with the others as in `annotate_samples`.
+        mirror: as there.
 
     Raises:
         UserError: as `annotate_samples`, or the place cannot be written; what was there stays as it was.
@@ -87,7 +95,7 @@ def annotate_archive(
     target = check_destination(path if dest is None else dest)
     samples = open_archive(path).load()
     annotated = annotate_samples(
-        samples, classifier, seed=seed, device=device, weights=weights, declared=declared, batch=batch
+        samples, classifier, seed=seed, device=device, weights=weights, declared=declared, batch=batch, mirror=mirror
     )
     return write_archive(target, annotated)
 

@@ -98,6 +98,16 @@ class Samples:
         changes["names"] = default_names(self.kind, len(index))
         return replace(self, **changes)
 
+    def with_flips(self) -> Samples:
+        """The images followed by their mirror images, under fresh names and without annotation.
+
+        A flipped image needs an MSP of its own; this is how a data set gets x-flips.
+        """
+        both = self.take(np.tile(np.arange(len(self)), 2))
+        data = both.data.copy()
+        data[len(self) :] = data[len(self) :, :, :, ::-1]
+        return replace(both, data=data, annotation=None)
+
 
 def default_names(kind: str, count: int) -> list[str]:
     """The field's names: 00000/img00000000.png, a thousand images per folder; point00000000 for points."""

@@ -246,3 +246,17 @@ def test_mnist_is_annotated_within_a_minute(mnist_dir: Path, tmp_path: Path) -> 
     spent = time.process_time() - start  # of both cores together
     assert open_archive(plain).num_images == 60_000
     assert spent < 120
+
+
+def test_mirror_images_get_an_msp_of_their_own(plain: Path, known: str, tmp_path: Path) -> None:
+    once = open_archive(annotate_archive(plain, tmp_path / "once.zip", known)).load()
+    both = open_archive(annotate_archive(plain, tmp_path / "both.zip", known, mirror=True)).load()
+    n = len(once)
+    assert np.array_equal(both.data[:n], once.data)
+    assert np.array_equal(both.data[n:], once.data[..., ::-1])
+    assert np.array_equal(both.classes, np.tile(once.classes, 2))
+    assert np.allclose(both.annotation.msp[:n], once.annotation.msp)
+    classifier = FrozenClassifier.from_bytes(both.annotation.classifier_bytes)
+    _, flipped = classifier.predict(torch.from_numpy(once.data[..., ::-1].copy()).float() / 127.5 - 1)
+    assert np.allclose(both.annotation.msp[n:], flipped.numpy(), atol=1e-6)
+    assert not np.allclose(both.annotation.msp[n:], once.annotation.msp)
