@@ -215,7 +215,7 @@ def _image_networks(
             "architecture": preset.d_arch,
             **channels,
             "block_kwargs": {"freeze_layers": given.get("freezed") or 0},
-            "mapping_kwargs": embedding,
+            "mapping_kwargs": {"num_layers": preset.d_map, "lr_multiplier": preset.d_map_lr, **embedding},
             "epilogue_kwargs": {"mbstd_group_size": mbstd},
         },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -16,8 +17,10 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from stylegan2_msp.cli.train import train
+from stylegan2_msp.config import DataInfo, TrainConfig, resolve
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
 from stylegan2_msp.training.checkpoint import load_state
 from stylegan2_msp.training.distributed import choose_device
@@ -91,6 +94,28 @@ def test_dry_run_prints_the_configuration_and_writes_nothing(digits_archive, tmp
     assert '"condition": "class+msp"' in result.output
     assert '"cfg": "tiny"' in result.output
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("cfg", ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny"])
+def test_every_preset_resolves_and_what_is_given_wins(cfg):
+    data = DataInfo("images", 256, 3, 10, annotated=True)
+    config = resolve({"data": "x.zip", "cfg": cfg}, data, processes=2, device="cuda", bf16_cpu=False)
+    preset = PRESETS[cfg]
+    assert config.batch == preset.batch or (cfg == "auto" and config.batch == 32)
+    assert config.batch_gpu * 2 == config.batch
+    assert config.gamma == (0.0002 * 256**2 / 32 if cfg == "auto" else preset.gamma)
+    given = {"data": "x.zip", "cfg": cfg, "gamma": 7.0, "batch": 16, "seed": 3, "aug": "fixed", "p": 0.25}
+    config = resolve(given, data, processes=1, device="cuda", bf16_cpu=False)
+    assert (config.gamma, config.batch, config.seed, config.aug_p) == (7.0, 16, 3, 0.25)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_cifar_preset_has_the_published_values():
+    config = resolve({"data": "x.zip", "cfg": "cifar"}, DataInfo("images", 32, 3, 10, annotated=True), 2, "cuda", False)
+    assert (config.kimg, config.batch, config.lrate, config.gamma) == (100_000, 64, 0.0025, 0.01)
+    assert (config.ema_kimg, config.ema_rampup, config.pl_weight, config.style_mixing) == (500, 0.05, 0, 0)
+    assert config.D_kwargs["architecture"] == "orig"
+    assert config.G_kwargs["mapping_kwargs"]["num_layers"] == 2
 
 
 def test_more_gpus_than_there_are(monkeypatch):

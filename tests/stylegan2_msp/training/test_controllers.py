@@ -45,7 +45,7 @@ def test_ema_half_life():
     torch.nn.init.constant_(current.weight, 0.0)
     for _ in range(100):
         update_ema(average, current, ema_beta(nimg=10**9, batch=50, ema_kimg=5, rampup=None))
-    assert float(average.weight) == pytest.approx(0.5, rel=1e-4)
+    assert average.weight.item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_ema_ramps_up_and_copies_buffers():
