@@ -7,7 +7,7 @@ start="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 out="${1:-demo-out}"
 case "$out" in /*) ;; *) [ $# -gt 0 ] && out="$start/$out" ;; esac
-moons_kimg=1200 digits_kimg=160
+moons_kimg=1500 digits_kimg=90
 [ -n "${DEMO_QUICK:-}" ] && moons_kimg=10 digits_kimg=0.5 # only to see that everything runs
 began=$SECONDS
 mkdir -p "$out"
@@ -21,7 +21,7 @@ python -m stylegan2_msp report --run "$out/runs-moons" --data "$out/moons.zip" -
 echo; echo "== 3/4 digits: data with the paper's corruptions, classifier, MSP of every image"
 python scripts/dataset_tool.py digits --corrupt gaussian --dest "$out/digits.zip"
 echo; echo "== 4/4 digits: train, then generate at falling MSP"
-python scripts/train.py --data "$out/digits.zip" --outdir "$out/runs-digits" --kimg $digits_kimg
+python scripts/train.py --data "$out/digits.zip" --gpus 2 --device cpu --outdir "$out/runs-digits" --kimg $digits_kimg --tick 5
 python scripts/generate.py --network "$out/runs-digits" --msp 1.0,0.9,0.7,0.5,0.3 --seeds 0-9 --outdir "$out/generated"
 python -m stylegan2_msp report --run "$out/runs-digits" --data "$out/digits.zip" --outdir "$out/digits"
 

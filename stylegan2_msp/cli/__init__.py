@@ -9,7 +9,7 @@ import click
 
 from stylegan2_msp.errors import UserError
 
-# Before torch is imported: by default, GNU OpenMP threads that wait spin so long that busy cores slow torch down ninefold.
+# Before torch is imported: by default, waiting GNU OpenMP threads spin so long that torch crawls on busy cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
