@@ -206,7 +206,7 @@ def _image_networks(
             **size,
             "z_dim": dim,
             "w_dim": dim,
-            "mapping_kwargs": {"num_layers": preset.map, **embedding},
+            "mapping_kwargs": {"num_layers": preset.map, "lr_multiplier": preset.map_lr, **embedding},
             "synthesis_kwargs": channels,
         },
         "D_name": "Discriminator",

@@ -25,6 +25,7 @@ class Preset:
     pl_weight: float = 2.0
     mix: float = 0.9
     d_arch: str = "resnet"
+    map_lr: float = 0.01  # multiplier of the learning rate of G's mapping layers
     d_map: int = 8  # layers of D's mapping of the condition, and the multiplier of their learning rate
     d_map_lr: float = 0.01
     z_dim: int = 512
@@ -42,8 +43,8 @@ PRESETS = {
     "paper1024": Preset( 25000,  32,   4,    32768, 512, 0.002,  2,     10,   None, 8),
     "cifar":     Preset( 100000, 64,   32,   32768, 512, 0.0025, 0.01,  500,  0.05, 2,
                          pl_weight=0, mix=0, d_arch="orig"),
-    "tiny":      Preset( 600,    32,   4,    1024,  64,  0.0025, 0.05,  5,    0.05, 2,
-                         half_res=8, pl_weight=0, mix=0, d_map=2, d_map_lr=1, z_dim=64, ada_kimg=100),
+    "tiny":      Preset( 600,    32,   4,    1024,  64,  0.0025, 0.3,   5,    0.05, 2,
+                         half_res=8, pl_weight=0, mix=0, map_lr=1, d_map=2, d_map_lr=1, z_dim=64, ada_kimg=100),
     "points":    Preset( 3000,   512,  1,    None,  0,   0.003,  0.05,  20,   0.05, 0,
                          conv_clamp=None, half_res=0, pl_weight=0, mix=0, z_dim=8),
 }
