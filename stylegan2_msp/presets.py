@@ -81,4 +81,5 @@ def resolve_preset(preset: Preset, res: int, processes: int) -> ResolvedPreset:
         "gamma": 0.0002 * res**2 / batch,
         "ema": batch * 10 / 32,
     }
-    return ResolvedPreset(**{name: derived.get(name) if value is None else value for name, value in row.items()})
+    filled: dict[str, Any] = {k: derived.get(k) if v is None else v for k, v in row.items()}
+    return ResolvedPreset(**filled)

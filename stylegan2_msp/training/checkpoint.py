@@ -20,6 +20,7 @@ from stylegan2_msp.training.ada import AdaController
 from torch_utils_ext.rng import BatchRng
 
 FORMAT = "stylegan2-msp training state 1"
+_COUNTERS = ("nimg", "step", "tick", "tick_start", "seconds")
 _NAME = re.compile(r"training-state-(\d+)\.pt$")
 
 
@@ -40,6 +41,7 @@ class TrainState:
     nimg: int = 0
     step: int = 0
     tick: int = 0
+    tick_start: int = 0  # nimg at which the current tick began
     seconds: float = 0.0
     sums: dict[str, torch.Tensor] = field(default_factory=dict)  # statistics since the last tick
 
@@ -53,7 +55,7 @@ class TrainState:
         if self.ada is not None:
             state["ada"] = {"signs": list(self.ada.signs), "r_t": self.ada.r_t}
         state["pl_mean"] = self.pl_mean
-        state["counters"] = {"nimg": self.nimg, "step": self.step, "tick": self.tick, "seconds": self.seconds}
+        state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
         state["sums"] = dict(self.sums)
         return state
 
@@ -68,9 +70,8 @@ class TrainState:
             self.ada.signs = [s.to(device) for s in state["ada"]["signs"]]
             self.ada.r_t = state["ada"]["r_t"]
         self.pl_mean = state["pl_mean"].to(device)
-        counters = state["counters"]
-        self.nimg, self.step, self.tick = counters["nimg"], counters["step"], counters["tick"]
-        self.seconds = counters["seconds"]
+        for name in _COUNTERS:
+            setattr(self, name, state["counters"][name])
         self.sums = {k: v.to(device) for k, v in state["sums"].items()}
 
 

@@ -83,8 +83,8 @@ class Run:
                         f"Go on with --resume {self.folder}"
                     )
                     return 128 + (stop.signum or signal.SIGTERM)
-                if state.nimg >= (state.tick + 1) * config.tick_kimg * 1000 or state.nimg >= total:
-                    state.tick += 1
+                if state.nimg >= state.tick_start + config.tick_kimg * 1000 or state.nimg >= total:
+                    state.tick, state.tick_start = state.tick + 1, state.nimg
                     self._tick(max(state.nimg - tick_nimg, 1), time.monotonic() - tick_clock)
                     if state.tick % config.snap == 0 or state.nimg >= total:
                         self._save()
