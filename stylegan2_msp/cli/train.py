@@ -77,7 +77,7 @@ _CHOICES = {"cfg": ["auto", "stylegan2", "paper256", "paper512", "paper1024", "c
     "--metrics", type=click.Choice(["condition", "none"]), help="Measured at every tick.  [default: condition]"
 )
 @click.option("--seed", type=int, help="Seed of everything.  [default: 0]")
-@click.option("--workers", type=int, help="Threads that read the archive.  [default: all cores]")
+@click.option("--workers", type=int, help="Threads that decode the images.  [default: all cores]")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "fp16", "bf16"]),

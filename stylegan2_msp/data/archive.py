@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,8 +94,8 @@ class Archive:
         one_hot = np.eye(self.num_classes, dtype=np.float32)[self.classes]
         return np.concatenate([one_hot, self.msp[:, None]], axis=1)
 
-    def load_images(self, progress: bool = True) -> np.ndarray:
-        """Every image, uint8 [N, C, H, W].
+    def load_images(self, progress: bool = True, workers: int = 2) -> np.ndarray:
+        """Every image, uint8 [N, C, H, W], decoded by ``workers`` threads.
 
         Raises:
             UserError: an image is damaged or differs in size or channels, or memory does not suffice.
@@ -109,12 +110,16 @@ class Archive:
         images = np.empty((len(self), *size), dtype=np.uint8)
         starts = range(0, len(self), _CHUNK)
         chunks = track(starts, "reading images", len(self), "images", step=_CHUNK) if progress else starts
-        with self.members.reading() as read:
+
+        def one(name: str, data: bytes) -> np.ndarray:
+            return _same_size(decode(data, f"{self.path}: {name!r}"), size, self, name)
+
+        with self.members.reading() as read, ThreadPoolExecutor(max(workers, 1)) as pool:
             for start in chunks:
-                for place, name in enumerate(self.names[start : start + _CHUNK], start):
-                    images[place] = _same_size(
-                        decode(read(name, MAX_FILE_BYTES), f"{self.path}: {name!r}"), size, self, name
-                    )
+                names = self.names[start : start + _CHUNK]
+                packed = [read(name, MAX_FILE_BYTES) for name in names]
+                for place, image in enumerate(pool.map(one, names, packed), start):
+                    images[place] = image
         return images
 
     def load_points(self) -> np.ndarray:

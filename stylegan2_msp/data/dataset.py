@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from stylegan2_msp.data.archive import Archive
-from stylegan2_msp.errors import UserError
 from torch_utils_ext.rng import BatchRng
 
 
@@ -23,6 +21,7 @@ class TrainingSet:
         subset: use only this many, a random subset.
         seed: seed of the subset.
         mirror: hand out a random half of the images flipped.
+        workers: threads that decode the images.
 
     Attributes:
         data: uint8 [N, C, H, W] or float32 [N, 2].
@@ -38,17 +37,14 @@ class TrainingSet:
         subset: int | None = None,
         seed: int = 0,
         mirror: bool = False,
+        workers: int = 2,
     ) -> None:
         self.kind = archive.kind
         self.mirror = mirror
         self.index = np.arange(len(archive))
         if subset is not None and subset < len(archive):
             self.index = np.sort(np.random.RandomState(seed).permutation(len(archive))[:subset])
-        if self.kind == "points":
-            samples = archive.load_points()
-        else:
-            _check_memory(archive)
-            samples = archive.load_images()
+        samples = archive.load_points() if self.kind == "points" else archive.load_images(workers=workers)
         self.data = torch.from_numpy(np.ascontiguousarray(samples[self.index])).to(device)
         self.labels = torch.from_numpy(_label_rows(archive, condition)[self.index]).to(device)
 
@@ -147,12 +143,3 @@ def _label_rows(archive: Archive, condition: str) -> np.ndarray:
     if condition == "class":
         return np.eye(archive.num_classes, dtype=np.float32)[archive.classes]
     return np.zeros((len(archive), 0), dtype=np.float32)
-
-
-def _check_memory(archive: Archive) -> None:
-    needed = len(archive) * archive.img_channels * archive.img_resolution**2
-    free = psutil.virtual_memory().available
-    if needed > 0.7 * free:
-        raise UserError(
-            f"{archive.path}: needs {needed / 2**30:.1f} GiB in memory, {free / 2**30:.1f} GiB are free; use --subset"
-        )

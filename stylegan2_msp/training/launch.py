@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +122,11 @@ def _train(plan: Plan, world: World) -> int:
     torch.backends.cudnn.allow_tf32 = bool(plan.machine.allow_tf32)
     config = plan.config
     archive = open_archive(config.data)
-    data = TrainingSet(archive, config.condition, world.device, config.subset, config.seed, config.mirror)
-    classifier = None
-    if config.condition == "class+msp" and archive.classifier_bytes is not None:
-        classifier = FrozenClassifier.from_bytes(archive.classifier_bytes).to(world.device)
+    workers = plan.machine.workers or max(1, (os.cpu_count() or 1) // world.local_size)
+    data = TrainingSet(archive, config.condition, world.device, config.subset, config.seed, config.mirror, workers)
+    classifier = _classifier(archive)
+    if classifier is not None:
+        classifier = classifier.to(world.device) if config.condition == "class+msp" else None
     trainer = Trainer(config, data, archive.num_classes, classifier, world)
     if plan.state is not None:
         trainer.state.load_state_dict(load_state(plan.state)[1])
@@ -134,6 +136,25 @@ def _train(plan: Plan, world: World) -> int:
         for network in (trainer.state.G, trainer.state.D, trainer.state.G_ema):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Run(plan.folder, config, archive, data, classifier, trainer, world).train()
+
+
+def _classifier(archive: Archive) -> FrozenClassifier | None:
+    """The classifier that travels in the archive.
+
+    Raises:
+        UserError: it is damaged, or made for other data.
+    """
+    if archive.classifier_bytes is None:
+        return None
+    found = FrozenClassifier.from_bytes(archive.classifier_bytes)
+    mine = (found.kind, found.num_classes, found.img_channels, found.img_resolution)
+    data = (archive.kind, archive.num_classes, archive.img_channels, archive.img_resolution)
+    if mine != data:
+        raise UserError(
+            f"{archive.path}: its classifier is for {mine[1]} classes of {mine[0]}, {mine[2]} x {mine[3]} x {mine[3]}; "
+            f"the data have {data[1]} classes of {data[0]}, {data[2]} x {data[3]} x {data[3]}; annotate again"
+        )
+    return found
 
 
 def _prepare(
@@ -146,8 +167,6 @@ def _prepare(
     dry_run: bool,
 ) -> Plan | None:
     """Decides everything that the processes share, and finds what is wrong before any of them starts."""
-    if machine.workers:
-        torch.set_num_threads(machine.workers)
     snapshot = resume is not None and resume.endswith(".safetensors")
     state = find_state(resume, outdir) if resume is not None and not snapshot else None
     if resume == "auto" and state is None:
@@ -158,6 +177,10 @@ def _prepare(
             raise UserError("--data: which archive? Give --data X.zip (made by `dataset`), or --resume a run")
         given = {**given, "data": saved.data}
     archive = _annotated(given, device)
+    if archive.msp is not None and _classifier(archive) is None:
+        if given.get("consistency"):
+            raise UserError(f"--consistency: {archive.path} holds no classifier; annotate it with one or leave it out")
+        print(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.", flush=True)
     given = {**given, "data": str(archive.path)}
     transfer = Path(resume) if snapshot and resume else None
     if saved is not None and state is not None and saved.data_sha256 != archive.content_sha256:

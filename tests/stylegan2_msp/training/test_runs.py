@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -10,13 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from stylegan2_msp.config import PRESETS
+from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot
 from stylegan2_msp.training.checkpoint import list_states, load_state
 from stylegan2_msp.training.launch import Machine, start
@@ -93,7 +94,7 @@ def test_a_run_leaves_what_the_field_expects(digits_archive, tmp_path, capsys):
 
 @pytest.mark.parametrize("more", [{}, {"pl_weight": 2.0, "mix": 0.9}], ids=["tiny", "path-length-and-mixing"])
 def test_resuming_is_exact_to_the_bit(digits_archive, tmp_path, monkeypatch, more):
-    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], **more))
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], **more))
     full, half = options(digits_archive), options(digits_archive)
     half["kimg"] = full["kimg"] / 3
     assert start(full, tmp_path / "whole", None, CPU) == 0
@@ -126,6 +127,40 @@ def test_the_classifier_stays_frozen(digits_archive, tmp_path, frozen_cnn):
     start(options(digits_archive), tmp_path, None, CPU)
     travelled = load_snapshot(only_run(tmp_path) / "network-snapshot-000000.safetensors").classifier
     assert travelled.to_bytes() == frozen_cnn.to_bytes()
+
+
+def test_integer_labels_are_annotated_into_a_cache(digits_archive, tmp_path, frozen_cnn, capsys):
+    samples = replace(open_archive(digits_archive).load(), annotation=None)
+    data = write_archive(tmp_path / "plain.zip", samples, progress=False)
+    (tmp_path / "known.safetensors").write_bytes(frozen_cnn.to_bytes())
+    before = data.read_bytes()
+    for _ in range(2):
+        chosen = options(data, kimg=0.008, cond_msp=True, classifier=str(tmp_path / "known.safetensors"))
+        assert start(chosen, tmp_path / "runs", None, CPU) == 0
+    assert data.read_bytes() == before
+    (cache,) = tmp_path.glob(".plain.*.msp.zip")
+    assert frozen_cnn.sha256[:12] in cache.name
+    assert (open_archive(cache).msp == open_archive(digits_archive).msp).all()
+    assert "taken from" in capsys.readouterr().out
+
+
+def test_a_classifier_for_other_data_is_refused(digits_archive, moons_archive, tmp_path):
+    digits = open_archive(digits_archive).load()
+    other = replace(digits.annotation, classifier_bytes=open_archive(moons_archive).classifier_bytes)
+    data = write_archive(tmp_path / "x.zip", replace(digits, annotation=other), progress=False)
+    with pytest.raises(UserError, match="its classifier is for 2 classes of points"):
+        start(options(data), tmp_path / "runs", None, CPU)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_msp_without_a_classifier_trains_the_plain_way(digits_archive, tmp_path, capsys):
+    digits = open_archive(digits_archive).load()
+    bare = replace(digits, annotation=replace(digits.annotation, classifier_bytes=None))
+    data = write_archive(tmp_path / "x.zip", bare, progress=False)
+    assert start(options(data, kimg=0.008), tmp_path / "runs", None, CPU) == 0
+    assert "holds no classifier" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--consistency"):
+        start(options(data, consistency=2.0), tmp_path / "runs", None, CPU)
 
 
 def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
