@@ -65,7 +65,7 @@ def images(objective):
 def test_generator_loss_is_the_mean_of_softplus_of_minus_logits(objective):
     logits = [float(x @ objective.D.a.detach() + c[-1]) for x, c in zip(images(objective), C, strict=True)]
     wanted = sum(softplus(-v) for v in logits) / 3
-    assert float(objective.generator(Z, C, consistency=0.0)["G"]) == pytest.approx(wanted, rel=1e-6)
+    assert objective.generator(Z, C, consistency=0.0)["G"].item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_consistency_is_the_weighted_mean_distance_between_asked_and_answered(objective):
