@@ -4,7 +4,7 @@
 # bash scripts/demo.sh [output folder, by default demo-out]
 set -euo pipefail
 start="$PWD"
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "" # no extra
 out="${1:-demo-out}"
 case "$out" in /*) ;; *) [ $# -gt 0 ] && out="$start/$out" ;; esac
 moons_kimg=1500 digits_kimg=75
