@@ -84,7 +84,7 @@ _CHOICES = {"cfg": ["auto", "stylegan2", "paper256", "paper512", "paper1024", "c
     help="Arithmetic.  [default: fp16 on CUDA, bf16 on CPUs that have it]",
 )
 @click.option("--fp32", type=bool, help="Full precision; the same as --precision fp32.")
-@click.option("--nhwc", type=bool, help="channels_last memory format in full precision too.")
+@click.option("--nhwc", type=bool, help="channels_last memory format for half precision on CUDA.")
 @click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.")
 @click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration and stop.")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import nn
 
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # Below this resolution float16 loses too much; bfloat16 has the range of float32 and may go on to the end.
@@ -69,3 +71,11 @@ def bfloat16_pays(device: torch.device | str = "cpu") -> bool:
             float((a @ a)[0, 0])
             times[dtype] = min(times[dtype], time.perf_counter() - start)
     return times[torch.bfloat16] < 0.8 * times[torch.float32]
+
+
+def use_channels_last(network: nn.Module) -> None:
+    """Lets every block of a network that computes in half precision use channels_last on accelerators, too."""
+    for module in network.modules():
+        found: Any = module
+        if isinstance(getattr(found, "precision", None), Precision):
+            found.precision = replace(found.precision, channels_last=True)

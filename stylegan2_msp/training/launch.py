@@ -19,7 +19,7 @@ from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
-from stylegan2_msp.networks.precision import bfloat16_pays
+from stylegan2_msp.networks.precision import bfloat16_pays, use_channels_last
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.distributed import (
     World,
@@ -134,7 +134,7 @@ def _train(plan: Plan, world: World) -> int:
         load_weights(plan.weights, trainer.state)
     if plan.machine.nhwc:
         for network in (trainer.state.G, trainer.state.D, trainer.state.G_ema):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            use_channels_last(network)
     return Run(plan.folder, config, archive, data, classifier, trainer, world).train()
 
 

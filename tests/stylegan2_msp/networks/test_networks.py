@@ -13,7 +13,7 @@ from torch import nn
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
 from stylegan2_msp.networks.discriminator import MinibatchStdLayer
-from stylegan2_msp.networks.precision import bfloat16_pays, block_precision
+from stylegan2_msp.networks.precision import Precision, bfloat16_pays, block_precision, use_channels_last
 from torch_utils_ext.rng import BatchRng
 
 K = 10
@@ -267,3 +267,19 @@ def test_bfloat16_pays_where_it_is_quicker(monkeypatch: pytest.MonkeyPatch, slow
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", waiting)
     assert bfloat16_pays("cpu") is pays
+
+
+def test_channels_last_is_for_half_precision_on_accelerators() -> None:
+    """On 'meta', which stands for an accelerator here, only half precision changes its memory format."""
+    D = Discriminator(3, 16, 1, channel_base=64, channel_max=8, num_fp16_res=2)
+    before = [m.precision for m in D.modules() if isinstance(getattr(m, "precision", None), Precision)]
+    use_channels_last(D)
+    after = [m.precision for m in D.modules() if isinstance(getattr(m, "precision", None), Precision)]
+    assert len(after) > 1
+    assert not any(p.channels_last for p in before)
+    assert all(p.channels_last and p.half == q.half for p, q in zip(after, before, strict=True))
+    x = torch.empty(2, 8, 4, 4, device="meta")
+    half, full = Precision(torch.float16, channels_last=True), Precision(None, channels_last=True)
+    assert half.place(x).is_contiguous(memory_format=torch.channels_last)
+    assert full.place(x).is_contiguous()
+    assert Precision(torch.float16).place(x).is_contiguous()
