@@ -7,7 +7,7 @@ start="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "" # no extra
 out="${1:-demo-out}"
 case "$out" in /*) ;; *) [ $# -gt 0 ] && out="$start/$out" ;; esac
-moons_kimg=1500 digits_kimg=75
+moons_kimg=1500 digits_kimg=90
 [ -n "${DEMO_QUICK:-}" ] && moons_kimg=10 digits_kimg=0.5 # only to see that everything runs
 began=$SECONDS
 mkdir -p "$out"
