@@ -1,0 +1,41 @@
+"""The machine's description and its measured limits."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from torch_utils_ext import machine
+
+
+def test_the_description_is_json_and_names_what_matters() -> None:
+    found = json.loads(json.dumps(machine.describe()))
+    assert found["torch"] == torch.__version__
+    assert found["cpu"]
+    assert found["threads"] >= 1
+    assert found["ram_gib"] > 0
+    assert (found["gpu"] is None) == (not torch.cuda.is_available())
+    assert found["commit"] is None or len(found["commit"]) in (12, 13)
+
+
+def test_a_program_that_is_not_there_gives_nothing() -> None:
+    assert machine._output("no-such-program-anywhere") is None
+
+
+def test_fastest_counts_one_call() -> None:
+    calls = 0
+
+    def work() -> None:
+        nonlocal calls
+        calls += 1
+        torch.ones([64, 64]).sum()
+
+    taken = machine._fastest(work, torch.device("cpu"), rounds=2)
+    assert calls > 2
+    assert 0 < taken < machine._MIN_SEC
+
+
+def test_limits_are_those_of_a_computer() -> None:
+    assert 1e8 < machine.copy_bandwidth("cpu") < 1e13
+    assert 1e8 < machine.matrix_peak(torch.float32, "cpu") < 1e15
