@@ -1,4 +1,7 @@
-"""The label vector c = [class one-hot, uncertainty]: build it and take it apart."""
+"""The label vector c = [class one-hot, uncertainty]: build it and take it apart.
+
+The uncertainty is one number u (c has K + 1), or all class probabilities p_1 ... p_K (c has 2 K).
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ FloatsLike = torch.Tensor | Sequence[float] | float
 
 
 def make_labels(
-    classes: IntsLike, msp: FloatsLike, num_classes: int, device: torch.device | str | None = None
+    classes: IntsLike, u: FloatsLike, num_classes: int, device: torch.device | str | None = None
 ) -> torch.Tensor:
-    """Label vectors [class one-hot, MSP] (Le Coz 2023, section 2).
+    """Label vectors [class one-hot, u] (Le Coz 2023, section 2).
 
     Args:
         classes: class indices in [0, num_classes), [N].
-        msp: maximum softmax probability in [1 / num_classes, 1], one value or [N].
+        u: the uncertainty: one value, [N], or softmax vectors [N, K] (`uncertainty.Measure.rows` makes them of levels).
         num_classes: K.
 
     Returns:
-        float32 [N, K + 1].
+        float32 [N, K + 1] or [N, 2 K].
 
     Raises:
         ValueError: a class lies outside [0, num_classes).
@@ -29,13 +32,23 @@ def make_labels(
     index = torch.as_tensor(classes, dtype=torch.int64, device=device).reshape(-1)
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= num_classes):
         raise ValueError(f"classes must lie in [0, {num_classes - 1}], found {int(index.min())} to {int(index.max())}")
-    u = torch.as_tensor(msp, dtype=torch.float32, device=index.device).reshape(-1).expand(index.shape[0])
+    values = torch.as_tensor(u, dtype=torch.float32, device=index.device)
+    if values.ndim < 2:
+        values = values.reshape(-1).expand(index.shape[0])[:, None]
     one_hot = torch.nn.functional.one_hot(index, num_classes).to(torch.float32)
-    return torch.cat([one_hot, u[:, None]], dim=1)
+    return torch.cat([one_hot, values], dim=1)
 
 
 def split_labels(c: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Takes labels [N, K + 1] apart into the class one-hot [N, K] and the uncertainty [N]."""
-    if c.ndim != 2 or c.shape[1] != num_classes + 1:
-        raise ValueError(f"labels must be [N, {num_classes + 1}] (one-hot and MSP), found {list(c.shape)}")
-    return c[:, :num_classes], c[:, num_classes]
+    """Takes labels apart: the class one-hot [N, K], and u [N] of labels [N, K + 1] or p [N, K] of labels [N, 2 K]."""
+    if c.ndim != 2 or c.shape[1] not in (num_classes + 1, 2 * num_classes):
+        wanted = f"[N, {num_classes + 1}] (one-hot and one number) or [N, {2 * num_classes}] (one-hot and softmax)"
+        raise ValueError(f"labels must be {wanted}, found {list(c.shape)}")
+    one_hot, u = c[:, :num_classes], c[:, num_classes:]
+    return one_hot, u[:, 0] if u.shape[1] == 1 else u
+
+
+def level(c: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """One number per label, [N]: u itself, or of a softmax vector the probability of the label's class."""
+    one_hot, u = split_labels(c, num_classes)
+    return u if u.ndim == 1 else (one_hot * u).sum(dim=1)

@@ -17,10 +17,13 @@ _MAX_WIDTH = 65536
 class SmallCNN(nn.Module):
     """3x3 convolutions with pooling down to 8x8 or less, then one hidden layer: [N, C, size, size] -> logits [N, K].
 
-    With its default widths it is the usual two-layer MNIST network (32 and 64 channels, 128 hidden units).
+    With its default widths it is the usual two-layer MNIST network (32 and 64 channels, 128 hidden units). ``dropout``
+    is the percentage of hidden units dropped.
     """
 
-    def __init__(self, size: int, channels: int, num_classes: int, width: int = 32, hidden: int = 128) -> None:
+    def __init__(
+        self, size: int, channels: int, num_classes: int, width: int = 32, hidden: int = 128, dropout: int = 0
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         side, fan_in = size, channels
@@ -33,7 +36,9 @@ class SmallCNN(nn.Module):
             layers.append(nn.ReLU())  # after the pooling: the same values from a quarter of the work
             fan_in = fan_out
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Linear(fan_in * side * side, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
+        self.head = nn.Sequential(
+            nn.Linear(fan_in * side * side, hidden), nn.ReLU(), *_dropout(dropout), nn.Linear(hidden, num_classes)
+        )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,14 +48,16 @@ class SmallCNN(nn.Module):
 
 
 class SmallMLP(nn.Module):
-    """Smooth fully connected network: [N, channels] -> logits [N, K]."""
+    """Smooth fully connected network: [N, channels] -> logits [N, K]; ``dropout`` as in `SmallCNN`."""
 
-    def __init__(self, channels: int, num_classes: int, hidden: int = 64, num_hidden: int = 2) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, hidden: int = 64, num_hidden: int = 2, dropout: int = 0
+    ) -> None:
         super().__init__()
         widths = [channels] + [hidden] * num_hidden
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+            layers += [nn.Linear(fan_in, fan_out), nn.SiLU(), *_dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,11 +65,16 @@ class SmallMLP(nn.Module):
         return self.layers(x)
 
 
+def _dropout(percent: int) -> list[nn.Module]:
+    return [nn.Dropout(percent / 100)] if percent else []
+
+
 def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: dict[str, Any]) -> nn.Module:
     """The untrained network 'cnn' or 'mlp'; ``args`` are its further arguments, which may come from a file."""
-    known = {"cnn": {"width", "hidden"}, "mlp": {"hidden", "num_hidden"}}[arch]
+    known = {"cnn": {"width", "hidden", "dropout"}, "mlp": {"hidden", "num_hidden", "dropout"}}[arch]
     for name, value in args.items():
-        if name not in known or not isinstance(value, int) or not 1 <= value <= _MAX_WIDTH:
+        most = 99 if name == "dropout" else _MAX_WIDTH
+        if name not in known or not isinstance(value, int) or not 1 <= value <= most:
             raise UserError(f"classifier: {arch!r} has no argument {name} = {value!r}")
     if arch == "mlp":
         return SmallMLP(channels, num_classes, **args)

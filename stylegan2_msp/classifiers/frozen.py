@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 
 from stylegan2_msp.classifiers.builtin import build_builtin
+from stylegan2_msp.classifiers.dropout import dropout_masks
 from stylegan2_msp.classifiers.program import Program
+from stylegan2_msp.classifiers.recalibration import Recalibration, make_recalibration
 from stylegan2_msp.classifiers.spec import ClassifierSpec
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.uncertainty import msp
+from stylegan2_msp.uncertainty import Measure, make_measure, msp
 
 FILE_FORMAT = "stylegan2-msp classifier"
 FILE_VERSION = "1"
@@ -29,9 +32,12 @@ class FrozenClassifier(nn.Module):
         num_classes: K.
         kind: 'images' or 'points'.
         img_channels, img_resolution: shape of the images it takes (0 for points).
+        measure: the measure of uncertainty that travels with it.
+        recalibration: what is done to the network's logits before anything else sees them.
 
     Example:
         >>> pred, u = FrozenClassifier.from_bytes(data).predict(images)  # images [N, C, H, W] in [-1, 1]
+        >>> v = FrozenClassifier.from_bytes(data).uncertainty(images, classes)  # by its own measure
     """
 
     scale: torch.Tensor
@@ -48,6 +54,8 @@ class FrozenClassifier(nn.Module):
         scale, shift = _input_map(spec)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+        self.measure = make_measure(spec.uncertainty, spec.num_classes)
+        self.recalibration = make_recalibration(spec.recalibration, spec.num_classes)
         if spec.arch == "cnn":
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
@@ -60,7 +68,7 @@ class FrozenClassifier(nn.Module):
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, float32 [N, K], differentiable with respect to ``x``.
+        """Logits after recalibration, float32 [N, K], differentiable with respect to ``x``.
 
         Args:
             x: images [N, C, H, W] in [-1, 1], or points [N, 2] in the data's own coordinates.
@@ -68,6 +76,10 @@ class FrozenClassifier(nn.Module):
         Raises:
             ValueError: ``x`` has another shape.
         """
+        return self.recalibration(self.raw_logits(x))
+
+    def raw_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """`forward` without recalibration."""
         self._check_shape(x)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.float32)
@@ -88,6 +100,46 @@ class FrozenClassifier(nn.Module):
         """Predicted class int64 [N] and MSP [N]."""
         probs = self.probs(x)
         return probs.argmax(dim=1), msp(probs)
+
+    def uncertainty(self, x: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """The classifier's own measure of x: [N], or [N, K] for the softmax vector; differentiable like `probs`.
+
+        Args:
+            x: as for `forward`.
+            classes: class that each should have, int64 [N]; needed where ``measure.of_class``.
+        """
+        return self.measure(self.measured_logits(x), classes)
+
+    def measured_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """What the measure is computed from: `forward`, or [T, N, K] under the T dropout masks that it wants."""
+        if not self.measure.draws:
+            return self(x)
+        passes = []
+        for draw in range(self.measure.draws):
+            with dropout_masks(self.net, draw):
+                passes.append(self(x))
+        return torch.stack(passes)
+
+    def answer(self, x: torch.Tensor, classes: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted class int64 [N] and one number of uncertainty [N] (of a softmax vector that of the class).
+
+        Args:
+            x: as for `forward`.
+            classes: class that each should have, int64 [N]; by default the predicted one.
+        """
+        logits = self(x)
+        pred = logits.argmax(dim=1)
+        wanted = pred if classes is None else classes.to(pred.device)
+        u = self.measure(self.measured_logits(x) if self.measure.draws else logits, wanted)
+        return pred, self.measure.level(u, wanted)
+
+    def with_measure(self, measure: Measure) -> FrozenClassifier:
+        """The same classifier with another measure."""
+        return FrozenClassifier(replace(self.spec, uncertainty=measure.settings()), self.net)
+
+    def with_recalibration(self, recalibration: Recalibration) -> FrozenClassifier:
+        """The same classifier recalibrated otherwise."""
+        return FrozenClassifier(replace(self.spec, recalibration=recalibration.settings()), self.net)
 
     def _check_shape(self, x: torch.Tensor) -> None:
         side = self.img_resolution

@@ -21,6 +21,14 @@ MEMORY_FORMATS = {
 _TRAINING_FLAGS = ("train", "training")
 
 
+class Dropout(nn.Dropout):
+    """aten.dropout as a layer that passes its input on, as in eval."""
+
+    def forward(self, input: torch.Tensor, p: float = 0.0, train: bool = False) -> torch.Tensor:
+        """The input itself."""
+        return input
+
+
 class Program(nn.Module):
     """Replays a graph: [N, ...] -> [N, K].
 
@@ -59,7 +67,11 @@ class Program(nn.Module):
         self.steps: list[tuple[Callable[..., Any], dict[str, Any], str | list[str], bool]] = []
         for name, args, results in graph["nodes"]:
             _check_node(name, args, results, known, set(self.weights), source)
-            self.steps.append((find_operator(name, source), args, results, name.startswith("size.")))
+            run = find_operator(name, source)
+            if name.startswith("aten.dropout"):  # a layer, so that masks can be switched on in it
+                run = Dropout(float(args["p"]))
+                self.add_module(f"dropout{len(self.steps)}", run)
+            self.steps.append((run, args, results, name.startswith("size.")))
             known.update([results] if isinstance(results, str) else results)
         if self.output_name not in known:
             raise ValueError

@@ -31,6 +31,8 @@ class ClassifierSpec:
         input_mean, input_std: per channel; the network sees (value - mean) / std.
         output: whether the network's numbers are 'logits' or already 'probs'.
         arch_args: arguments of the architecture (for 'program': the graph).
+        uncertainty: settings of the measure that it annotates with, `uncertainty.Measure.settings`.
+        recalibration: settings of what is done to its logits, `recalibration.Recalibration.settings`.
         report: training figures, for people.
     """
 
@@ -46,6 +48,8 @@ class ClassifierSpec:
     input_std: tuple[float, ...] = (1.0,)
     output: str = "logits"
     arch_args: dict[str, Any] = field(default_factory=dict)
+    uncertainty: dict[str, Any] = field(default_factory=lambda: {"name": "msp"})
+    recalibration: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

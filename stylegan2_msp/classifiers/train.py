@@ -36,7 +36,12 @@ RECIPES = {
 
 
 def train_classifier(
-    data: torch.Tensor, classes: torch.Tensor, num_classes: int, seed: int = 0, device: torch.device | str = "cpu"
+    data: torch.Tensor,
+    classes: torch.Tensor,
+    num_classes: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dropout: int = 0,
 ) -> FrozenClassifier:
     """Trains the built-in network on nine tenths of the data and measures it on both parts.
 
@@ -45,6 +50,7 @@ def train_classifier(
         classes: int64 [N], each in [0, num_classes).
         num_classes: K.
         seed: of the split, the initial weights and the order.
+        dropout: percentage of hidden units dropped while training.
 
     Returns:
         The frozen network; ``spec.report`` holds train_accuracy, val_accuracy, train_size, val_size, epochs and seed.
@@ -55,6 +61,7 @@ def train_classifier(
     order = torch.Generator().manual_seed(seed)
     train, val = split_validation(classes, num_classes, order)
     spec = _builtin_spec(data[train], num_classes)
+    spec = replace(spec, arch_args={"dropout": dropout}) if dropout else spec
     recipe = RECIPES[spec.arch]
     epochs = min(max(math.ceil(recipe.samples / len(train)), recipe.min_epochs), recipe.max_epochs)
     with torch.random.fork_rng(devices=[]):

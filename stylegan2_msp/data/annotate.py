@@ -124,7 +124,7 @@ def annotate_cached(
     path = archive.path.resolve().with_name(f".{name}.{archive.content_sha256[:12]}-{key[:12]}.msp.zip")
     if path.exists():
         try:
-            if open_archive(path).msp is not None:
+            if open_archive(path).annotated:
                 print(f"MSP of {data}: taken from {path}", flush=True)
                 return path
         except UserError as error:

@@ -37,10 +37,10 @@ class Archive:
         names: the samples, sorted; this is the order of everything else.
         img_resolution, img_channels: size of every image; 0 for points.
         classes: int64 [N], or None when unlabelled.
-        msp: float32 [N] in [1/K, 1], or None when not annotated.
+        u: the uncertainty, float32 [N], or [N, K] for the softmax vector; None when not annotated.
         num_classes: K; 0 when unlabelled.
         class_names: one name per class, where given.
-        uncertainty: name of the measure, 'msp', when annotated.
+        uncertainty: name of the measure in ``u`` ('msp', ...), when annotated.
         probs: float32 [N, K] where given.
         corruption: what was done to each image, where given.
         split: 'train' or 'test', where given.
@@ -53,7 +53,7 @@ class Archive:
     img_resolution: int
     img_channels: int
     classes: np.ndarray | None
-    msp: np.ndarray | None
+    u: np.ndarray | None
     num_classes: int
     class_names: list[str] | None
     uncertainty: str | None
@@ -74,8 +74,8 @@ class Archive:
 
     @property
     def annotated(self) -> bool:
-        """Whether every sample has an MSP."""
-        return self.msp is not None
+        """Whether every sample has an uncertainty."""
+        return self.u is not None
 
     @cached_property
     def content_sha256(self) -> str:
@@ -83,16 +83,25 @@ class Archive:
         return self.members.content_sha256()
 
     def labels(self) -> np.ndarray:
-        """Label vectors [class one-hot, MSP], float32 [N, K + 1].
+        """Label vectors [class one-hot, u], float32 [N, K + 1], or [N, 2 K] for the softmax vector.
 
         Raises:
             UserError: the archive is not annotated.
         """
-        if self.msp is None or self.classes is None:
-            found = "has classes but no MSP" if self.classes is not None else "has no labels"
+        if self.u is None or self.classes is None:
+            found = "has classes but no uncertainty" if self.classes is not None else "has no labels"
             raise UserError(f"{self.path}: {found}; run 'dataset_tool.py annotate --data {self.path}' first")
         one_hot = np.eye(self.num_classes, dtype=np.float32)[self.classes]
-        return np.concatenate([one_hot, self.msp[:, None]], axis=1)
+        return np.concatenate([one_hot, self.u.reshape(len(self), -1)], axis=1)
+
+    def levels(self) -> np.ndarray:
+        """One number of uncertainty per sample, float32 [N]: ``u``, or of softmax vectors the class's probability.
+
+        Raises:
+            UserError: the archive is not annotated.
+        """
+        rows = self.labels()[:, self.num_classes :]
+        return rows[:, 0] if rows.shape[1] == 1 else rows[np.arange(len(self)), self.classes]
 
     def load_images(self, progress: bool = True, workers: int = 2) -> np.ndarray:
         """Every image, uint8 [N, C, H, W], decoded by ``workers`` threads.
@@ -139,8 +148,8 @@ class Archive:
             UserError: as `load_images`.
         """
         annotation = None
-        if self.msp is not None:
-            annotation = Annotation(self.msp, self.probs, self.classifier_bytes, self.uncertainty or "msp")
+        if self.u is not None:
+            annotation = Annotation(self.u, self.probs, self.classifier_bytes, self.uncertainty or "msp")
         as_png = self.kind == "points" or all(name.endswith(".png") for name in self.names)
         return Samples(
             data=self.load_images(progress) if self.kind == "images" else self.load_points(),
@@ -181,7 +190,7 @@ def open_archive(path: str | Path) -> Archive:
         img_resolution=resolution,
         img_channels=channels,
         classes=manifest.classes,
-        msp=manifest.msp,
+        u=manifest.u,
         num_classes=manifest.num_classes,
         class_names=manifest.class_names,
         uncertainty=manifest.uncertainty,
@@ -209,10 +218,10 @@ def _annotation_files(
     for file in (manifest.probs_file, manifest.classifier_file):
         if file is not None and file not in members.sizes:
             raise UserError(f"{members.path}: {file!r}, which dataset.json names, is missing; annotate again")
-    if manifest.probs_file is not None and manifest.msp is not None:
+    if manifest.probs_file is not None and manifest.u is not None:
         where = f"{members.path}: {manifest.probs_file}"
         probs = parse_array(read(manifest.probs_file, _MAX_ARRAY_BYTES), (len(names), manifest.num_classes), where)
-        check_probs(probs, manifest.msp, names, where)
+        check_probs(probs, manifest, names, where)
     if manifest.classifier_file is not None:
         classifier = read(manifest.classifier_file, _MAX_CLASSIFIER_BYTES)
         if hashlib.sha256(classifier).hexdigest() != manifest.classifier_sha256:

@@ -104,15 +104,15 @@ def _manifest(samples: Samples) -> dict[str, Any]:
 
 
 def _labels(samples: Samples) -> list[list[Any]] | None:
-    """[name, [one-hot ..., msp]] when annotated, [name, class] when only labelled."""
+    """[name, [one-hot ..., u ...]] when annotated, [name, class] when only labelled."""
     if samples.classes is None:
         return None
     classes = samples.classes.tolist()
     if samples.annotation is None:
         return [[name, index] for name, index in zip(samples.names, classes, strict=True)]
     one_hot = np.eye(samples.num_classes).tolist()
-    msp = samples.annotation.msp.astype(np.float64).tolist()
-    return [[name, [*one_hot[k], u]] for name, k, u in zip(samples.names, classes, msp, strict=True)]
+    rows = samples.annotation.u.reshape(len(samples), -1).astype(np.float64).tolist()
+    return [[name, [*one_hot[k], *row]] for name, k, row in zip(samples.names, classes, rows, strict=True)]
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from stylegan2_msp.data.samples import MEASURES, Corruption
+from stylegan2_msp.data.samples import Corruption
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.uncertainty import MEASURES, Measure
 
 MAX_CLASSES = 32_768
 KINDS = ("none", "blur", "noise")
@@ -23,7 +25,7 @@ class Manifest:
     """What dataset.json says, in the order of the archive's sorted names."""
 
     classes: np.ndarray | None = None
-    msp: np.ndarray | None = None
+    u: np.ndarray | None = None
     num_classes: int = 0
     class_names: list[str] | None = None
     uncertainty: str | None = None
@@ -55,11 +57,11 @@ def parse_manifest(data: bytes, names: list[str], where: str) -> Manifest:
     content = _parse_json(data, where)
     class_names = _class_names(content, where)
     labels = _labels_by_name(content.get("labels"), names, where)
-    classes, msp, num_classes = None, None, 0
+    classes, u, num_classes, measure = None, None, 0, None
     if labels is not None:
         if isinstance(labels[0], list):
-            classes, msp = _annotated(labels, names, where)
-            num_classes = len(labels[0]) - 1
+            measure = MEASURES[_measure(content, where)]()
+            classes, u, num_classes = _annotated(labels, names, measure, where)
         else:
             classes = _integers(labels, names, where)
             num_classes = len(class_names) if class_names else int(classes.max()) + 1
@@ -69,13 +71,13 @@ def parse_manifest(data: bytes, names: list[str], where: str) -> Manifest:
     classifier_file, classifier_sha256 = _classifier(content, where)
     return Manifest(
         classes=classes,
-        msp=msp,
+        u=u,
         num_classes=num_classes,
         class_names=class_names,
-        uncertainty=_measure(content, where) if msp is not None else None,
+        uncertainty=measure.name if measure is not None else None,
         split=_text(content, "split", where),
         corruption=_corruption(content, len(names), where),
-        probs_file=_text(content, "probabilities", where) if msp is not None else None,
+        probs_file=_text(content, "probabilities", where) if u is not None else None,
         classifier_file=classifier_file,
         classifier_sha256=classifier_sha256,
     )
@@ -109,18 +111,22 @@ def parse_array(data: bytes, shape: tuple[int | None, int], where: str) -> np.nd
     return array
 
 
-def check_probs(probs: np.ndarray, msp: np.ndarray, names: list[str], where: str) -> None:
-    """Probabilities must be such, and their maximum must be the label's MSP.
+def check_probs(probs: np.ndarray, manifest: Manifest, names: list[str], where: str) -> None:
+    """Probabilities must be such, and where they determine the measure its value must be the label's.
 
     Raises:
         UserError: they are not.
     """
     off = (np.abs(probs.sum(axis=1) - 1) > 1e-3) | (probs.min(axis=1) < -_TOLERANCE)
-    apart = np.abs(probs.max(axis=1) - msp) > 1e-4
     if (row := _first(off)) is not None:
         raise UserError(f"{where}: row {row} ({names[row]!r}) holds no probabilities that sum to 1; annotate again")
-    if (row := _first(apart)) is not None:
-        found = f"maximum {probs[row].max():.6g}, but its label says MSP {msp[row]:.6g}"
+    if manifest.uncertainty is None or manifest.u is None or not MEASURES[manifest.uncertainty].from_probs:
+        return
+    measure = MEASURES[manifest.uncertainty]()
+    logits = torch.from_numpy(probs).clamp_min(torch.finfo(torch.float32).tiny).log()
+    expected = measure(logits, torch.from_numpy(manifest.classes)).numpy()
+    if (row := _first((np.abs(expected - manifest.u) > 1e-4).reshape(len(probs), -1).any(axis=1))) is not None:
+        found = f"{measure.title} {_numbers(expected[row])}, its label says {_numbers(manifest.u[row])}"
         raise UserError(f"{where}: row {row} ({names[row]!r}): {found}; annotate again")
 
 
@@ -170,19 +176,42 @@ def _integers(labels: list[Any], names: list[str], where: str) -> np.ndarray:
         field = f"label of {name!r}"
         if type(label) is float:
             found = f"is the single number {label!r}, which readers of this format turn into an integer in silence"
-            raise ManifestError(where, field, found, "expected a class index or [class one-hot ..., MSP]")
+            raise ManifestError(where, field, found, "expected a class index or [class one-hot ..., uncertainty]")
         if type(label) is not int or not 0 <= label < MAX_CLASSES:
             remedy = f"expected a class index from 0 to {MAX_CLASSES - 1}, for every image alike"
             raise ManifestError(where, field, f"found {_short(label)}", remedy)
     return np.asarray(labels, dtype=np.int64)
 
 
-def _annotated(labels: list[Any], names: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and MSP of labels that are lists [one-hot ..., msp]."""
+def _annotated(labels: list[Any], names: list[str], measure: Measure, where: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Classes, uncertainty [N] or [N, K], and K of labels that are lists [one-hot ..., uncertainty ...]."""
     width = len(labels[0])
-    remedy = "expected [class one-hot ..., MSP], of the same length for every image"
+    num_classes = width - 1 if measure.size(2) == 1 else width // 2
+    remedy = f"expected [class one-hot ..., {measure.title}], of the same length for every image"
+    if not 2 <= num_classes <= MAX_CLASSES or width != num_classes + measure.size(num_classes):
+        raise ManifestError(where, f"label of {names[0]!r}", f"found {width} numbers", remedy)
+    rows = _rows(labels, names, width, where, remedy)
+    one_hot, u = rows[:, :num_classes], rows[:, num_classes:]
+    if (row := _first(((one_hot != 0) & (one_hot != 1)).any(axis=1) | (one_hot.sum(axis=1) != 1))) is not None:
+        found = f"its first {num_classes} numbers are not one-hot ({_short(labels[row])})"
+        raise ManifestError(where, f"label of {names[row]!r}", found, remedy)
+    low, high = measure.low(num_classes), measure.high(num_classes)
+    outside = np.not_equal(u, np.clip(u, low - _TOLERANCE, high + _TOLERANCE))
+    if (row := _first(outside.any(axis=1))) is not None:
+        found = f"{measure.title} {u[row][outside[row]][0]:.6g} lies outside [{low:.4g}, {high:.4g}]"
+        raise ManifestError(where, f"label of {names[row]!r}", found, "annotate again")
+    unfit = (np.abs(u.sum(axis=1, keepdims=True) - 1) > 1e-3).any(axis=1)
+    if measure.size(num_classes) > 1 and (row := _first(unfit)) is not None:
+        found = f"its softmax vector sums to {u[row].sum():.6g}"
+        raise ManifestError(where, f"label of {names[row]!r}", found, "annotate again")
+    u = np.clip(u, low, high).astype(np.float32)
+    return one_hot.argmax(axis=1), u[:, 0] if measure.size(num_classes) == 1 else u, num_classes
+
+
+def _rows(labels: list[Any], names: list[str], width: int, where: str, remedy: str) -> np.ndarray:
+    """Labels that are lists of ``width`` finite numbers, float64 [N, width]."""
     for name, label in zip(names, labels, strict=True):
-        if not isinstance(label, list) or len(label) != width or width < 3 or width > MAX_CLASSES + 1:
+        if not isinstance(label, list) or len(label) != width:
             count = f"{len(label)} numbers, {width} elsewhere" if isinstance(label, list) else _short(label)
             raise ManifestError(where, f"label of {name!r}", f"found {count}", remedy)
         if not {type(value) for value in label} <= {int, float}:
@@ -191,16 +220,9 @@ def _annotated(labels: list[Any], names: list[str], where: str) -> tuple[np.ndar
         rows = np.asarray(labels, dtype=np.float64)
     except OverflowError as error:
         raise ManifestError(where, "labels", "hold a number too large for a float", remedy) from error
-    one_hot, msp = rows[:, :-1], rows[:, -1]
     if (row := _first(np.logical_not(np.isfinite(rows).all(axis=1)))) is not None:
         raise ManifestError(where, f"label of {names[row]!r}", "holds NaN or infinity", "annotate again")
-    if (row := _first(((one_hot != 0) & (one_hot != 1)).any(axis=1) | (one_hot.sum(axis=1) != 1))) is not None:
-        found = f"its first {width - 1} numbers are not one-hot ({_short(labels[row])})"
-        raise ManifestError(where, f"label of {names[row]!r}", found, remedy)
-    if (row := _first((msp < 1 / (width - 1) - _TOLERANCE) | (msp > 1 + _TOLERANCE))) is not None:
-        found = f"MSP {msp[row]:.6g} lies outside [1/K, 1] = [{1 / (width - 1):.4g}, 1]"
-        raise ManifestError(where, f"label of {names[row]!r}", found, "annotate again")
-    return one_hot.argmax(axis=1), np.clip(msp, 1 / (width - 1), 1).astype(np.float32)
+    return rows
 
 
 def _class_names(content: dict[str, Any], where: str) -> list[str] | None:
@@ -255,6 +277,11 @@ def _corruption(content: dict[str, Any], count: int, where: str) -> Corruption |
             wrong = f"found kind {_short(name)} with severity {_short(level)}"
             raise ManifestError(where, f"corruption[{place}]", wrong, "expected none 0, or blur or noise with 1 to 5")
     return Corruption(found["table"], kind, severity)
+
+
+def _numbers(values: np.ndarray) -> str:
+    shown = [f"{value:.6g}" for value in np.atleast_1d(values)]
+    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
 
 
 def _short(value: Any) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-MEASURES = ("msp",)
-
 
 @dataclass(frozen=True)
 class Corruption:
@@ -24,13 +22,13 @@ class Annotation:
     """What a frozen classifier says of every sample, and that classifier.
 
     Attributes:
-        msp: maximum softmax probability, float32 [N] in [1/K, 1].
+        u: the measure of uncertainty, float32 [N], or [N, K] for the softmax vector.
         probs: the whole probability vectors, float32 [N, K], where known.
         classifier_bytes: the classifier's file, where known.
-        uncertainty: name of the measure in ``msp``.
+        uncertainty: name of the measure in ``u``.
     """
 
-    msp: np.ndarray
+    u: np.ndarray
     probs: np.ndarray | None = None
     classifier_bytes: bytes | None = None
     uncertainty: str = "msp"
@@ -92,7 +90,7 @@ class Samples:
                 corruption, kind=[corruption.kind[i] for i in rows], severity=[corruption.severity[i] for i in rows]
             )
         if note is not None:
-            note = replace(note, msp=note.msp[index], probs=None if note.probs is None else note.probs[index])
+            note = replace(note, u=note.u[index], probs=None if note.probs is None else note.probs[index])
         changes: dict[str, Any] = {"data": self.data[index], "corruption": corruption, "annotation": note}
         changes["classes"] = None if self.classes is None else self.classes[index]
         changes["names"] = default_names(self.kind, len(index))
@@ -101,7 +99,7 @@ class Samples:
     def with_flips(self) -> Samples:
         """The images followed by their mirror images, under fresh names and without annotation.
 
-        A flipped image needs an MSP of its own; this is how a data set gets x-flips.
+        A flipped image needs an uncertainty of its own; this is how a data set gets x-flips.
         """
         both = self.take(np.tile(np.arange(len(self)), 2))
         data = both.data.copy()

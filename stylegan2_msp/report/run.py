@@ -157,11 +157,11 @@ def _reals(archive: Archive) -> dict[str, Any]:
     agreement = None
     if archive.probs is not None and archive.classes is not None:
         agreement = class_agreement(archive.classes, archive.probs.argmax(axis=1))
-    msp = np.asarray(archive.msp, float)
+    u = archive.levels()
     return {
         "count": len(archive),
         "class_agreement": agreement,
-        "msp_quantiles": {f"{q:g}": float(np.quantile(msp, q)) for q in (0.01, 0.05, 0.1, 0.25, 0.5)},
+        "msp_quantiles": {f"{q:g}": float(np.quantile(u, q)) for q in (0.01, 0.05, 0.1, 0.25, 0.5)},
     }
 
 
@@ -175,7 +175,7 @@ def _archive(generator: ConditionalGenerator, data: str | Path | None, notes: li
             return None
         data = str(trained_on)
     archive = open_archive(data)
-    if archive.num_classes != generator.num_classes or archive.kind != generator.kind or archive.msp is None:
+    if archive.num_classes != generator.num_classes or archive.kind != generator.kind or not archive.annotated:
         raise UserError(
             f"{archive.path}: holds {archive.kind} of {archive.num_classes} classes"
             f"{'' if archive.annotated else ' without MSP'}, the snapshot wants annotated {generator.kind} of "

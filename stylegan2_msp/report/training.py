@@ -74,7 +74,7 @@ def save_reals(path: str | Path, archive: Archive, data: npt.NDArray[Any], index
     """
     names = archive.class_names or [str(k) for k in range(archive.num_classes)]
     classes = None if archive.classes is None else archive.classes[index]
-    msp = None if archive.msp is None else archive.msp[index]
+    msp = archive.levels()[index] if archive.annotated else None
     if archive.kind == "points":
         first = slice(0, _POINTS_OF_REALS)
         shown = np.zeros(len(data), int) if classes is None else classes

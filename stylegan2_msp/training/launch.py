@@ -177,7 +177,7 @@ def _prepare(
             raise UserError("--data: which archive? Give --data X.zip (made by `dataset`), or --resume a run")
         given = {**given, "data": saved.data}
     archive = _annotated(given, device)
-    if archive.msp is not None and _classifier(archive) is None:
+    if archive.annotated and _classifier(archive) is None:
         if given.get("consistency"):
             raise UserError(f"--consistency: {archive.path} holds no classifier; annotate it with one or leave it out")
         print(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.", flush=True)
@@ -208,7 +208,7 @@ def _prepare(
 def _annotated(given: dict[str, Any], device: str) -> Archive:
     """The archive, annotated into a cache beside it when it has only class labels and a classifier is given."""
     archive = open_archive(given["data"])
-    if archive.msp is not None or given.get("classifier") is None:
+    if archive.annotated or given.get("classifier") is None:
         return archive
     from stylegan2_msp.data.annotate import annotate_cached
 
@@ -228,7 +228,7 @@ def _new_config(given: dict[str, Any], archive: Archive, processes: int, device:
         img_resolution=archive.img_resolution,
         img_channels=archive.img_channels,
         num_classes=archive.num_classes,
-        annotated=archive.msp is not None,
+        annotated=archive.annotated,
     )
     config = resolve(given, info, processes, device, device == "cpu" and bfloat16_pays("cpu"))
     config = dataclasses.replace(config, data_sha256=archive.content_sha256)

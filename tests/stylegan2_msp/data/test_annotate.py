@@ -63,9 +63,9 @@ def test_labels_are_what_the_classifier_says(plain: Path, known: str) -> None:
     x = torch.from_numpy(archive.load_images(progress=False)).float() / 127.5 - 1
     probs = classifier().probs(x)
     assert archive.probs is not None
-    assert archive.msp is not None
+    assert archive.u is not None
     torch.testing.assert_close(torch.from_numpy(archive.probs), probs)
-    torch.testing.assert_close(torch.from_numpy(archive.msp), probs.max(dim=1).values)
+    torch.testing.assert_close(torch.from_numpy(archive.u), probs.max(dim=1).values)
     assert archive.uncertainty == "msp"
     assert archive.classifier_bytes == classifier().to_bytes()
     with zipfile.ZipFile(plain) as content:
@@ -106,7 +106,7 @@ def test_another_archives_classifier_is_used(plain: Path, known: str, tmp_path: 
     test = write_archive(tmp_path / "test.zip", images(12), progress=False)
     annotate_archive(test, tmp_path / "test-msp.zip", str(plain), device="cpu")
     assert open_archive(tmp_path / "test-msp.zip").classifier_bytes == open_archive(plain).classifier_bytes
-    assert open_archive(test).msp is None
+    assert open_archive(test).u is None
     with pytest.raises(UserError, match="holds no classifier"):
         annotate_archive(test, None, str(test), device="cpu")
 
@@ -198,7 +198,7 @@ def test_data_without_labels_or_classes(tmp_path: Path, known: str) -> None:
     with pytest.raises(UserError, match=r"is a folder.*give --dest"):
         annotate_archive(folder, None, known, device="cpu")
     annotate_archive(folder, tmp_path / "y.zip", known, device="cpu")
-    assert open_archive(tmp_path / "y.zip").msp is not None
+    assert open_archive(tmp_path / "y.zip").u is not None
 
 
 def test_the_cache_is_keyed_by_data_and_classifier(plain: Path, known: str, tmp_path: Path) -> None:
@@ -255,8 +255,8 @@ def test_mirror_images_get_an_msp_of_their_own(plain: Path, known: str, tmp_path
     assert np.array_equal(both.data[:n], once.data)
     assert np.array_equal(both.data[n:], once.data[..., ::-1])
     assert np.array_equal(both.classes, np.tile(once.classes, 2))
-    assert np.allclose(both.annotation.msp[:n], once.annotation.msp)
+    assert np.allclose(both.annotation.u[:n], once.annotation.u)
     classifier = FrozenClassifier.from_bytes(both.annotation.classifier_bytes)
     _, flipped = classifier.predict(torch.from_numpy(once.data[..., ::-1].copy()).float() / 127.5 - 1)
-    assert np.allclose(both.annotation.msp[n:], flipped.numpy(), atol=1e-6)
-    assert not np.allclose(both.annotation.msp[n:], once.annotation.msp)
+    assert np.allclose(both.annotation.u[n:], flipped.numpy(), atol=1e-6)
+    assert not np.allclose(both.annotation.u[n:], once.annotation.u)

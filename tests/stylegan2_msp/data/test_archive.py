@@ -53,8 +53,8 @@ def assert_same(found: Samples, expected: Samples) -> None:
     assert found.corruption == expected.corruption
     assert (found.annotation is None) == (expected.annotation is None)
     if found.annotation is not None and expected.annotation is not None:
-        np.testing.assert_array_equal(found.annotation.msp, expected.annotation.msp)
-        assert found.annotation.msp.dtype == np.float32
+        np.testing.assert_array_equal(found.annotation.u, expected.annotation.u)
+        assert found.annotation.u.dtype == np.float32
         assert found.annotation.classifier_bytes == expected.annotation.classifier_bytes
         if expected.annotation.probs is not None:
             np.testing.assert_array_equal(found.annotation.probs, expected.annotation.probs)
@@ -76,11 +76,11 @@ def test_labels_are_one_hot_and_msp(tmp_path: Path) -> None:
     write_archive(tmp_path / "data.zip", samples)
     labels = open_archive(tmp_path / "data.zip").labels()
     assert labels.dtype == np.float32
-    for row, k, u in zip(labels, samples.classes, samples.annotation.msp, strict=True):
+    for row, k, u in zip(labels, samples.classes, samples.annotation.u, strict=True):
         assert row.tolist() == [*(float(j == k) for j in range(3)), u]
 
 
-@pytest.mark.parametrize(("classes", "message"), [(np.arange(12) % 3, "classes but no MSP"), (None, "has no labels")])
+@pytest.mark.parametrize(("classes", "message"), [(np.arange(12) % 3, "classes but no uncertainty"), (None, "has no labels")])
 def test_archive_without_msp_says_how_to_get_it(tmp_path: Path, classes: np.ndarray | None, message: str) -> None:
     samples = replace(make_samples(), classes=classes, annotation=None)
     write_archive(tmp_path / "data.zip", samples)

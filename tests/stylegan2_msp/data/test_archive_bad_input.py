@@ -136,7 +136,7 @@ BAD_CONTENT: list[tuple[str, Files, str]] = [
     ("not one-hot: two", with_label([1.0, 1.0, 0.9]), r"'1.png': its first 2 numbers are not one-hot"),
     ("not one-hot: none", with_label([0.0, 0.0, 0.9]), r"'1.png': its first 2 numbers are not one-hot"),
     ("not one-hot: soft", with_label([0.4, 0.6, 0.9]), r"'1.png': its first 2 numbers are not one-hot"),
-    ("MSP too low", with_label([1.0, 0.0, 0.4]), r"'1.png': MSP 0.4 lies outside \[1/K, 1\] = \[0.5, 1\]"),
+    ("MSP too low", with_label([1.0, 0.0, 0.4]), r"'1.png': MSP 0.4 lies outside \[0.5, 1\]"),
     ("MSP too high", with_label([1.0, 0.0, 1.1]), r"'1.png': MSP 1.1 lies outside"),
     ("scalar float", with_all_labels(0.9, 0.8, 0.7, 0.6), r"'0.png': is the single number 0.9.*integer in silence"),
     ("scalar whole float", with_all_labels(0, 1, 1.0, 0), r"'2.png': is the single number 1.0"),
@@ -161,7 +161,7 @@ BAD_CONTENT: list[tuple[str, Files, str]] = [
     (
         "probabilities of others",
         good_files() | {"probabilities.npy": npy(np.full((4, 2), 0.5, "<f4"))},
-        r"says MSP 0.9",
+        r"MSP 0.5, its label says 0.9",
     ),
     ("classifier changed", good_files() | {"classifier.safetensors": b"bye"}, r"does not have the sha256"),
     ("points NaN", {"points.npy": npy(np.full((3, 2), np.nan, "<f4"))}, r"points.npy: holds NaN"),

@@ -52,7 +52,7 @@ def test_reals_show_the_nearest_image_to_each_level(tmp_path, figures, digits_ar
     archive = open_archive(digits_archive)
     index = np.arange(0, 400, 2)
     training.save_reals(tmp_path / "r.png", archive, archive.load_images(progress=False)[index], index)
-    msp, classes = archive.msp[index], archive.classes[index]
+    msp, classes = archive.u[index], archive.classes[index]
     nearest = [msp[classes == 4][np.abs(msp[classes == 4] - level).argmin()] for level in training.LEVELS]
     assert {f"{u:.2f}" for u in nearest} <= set(words(figures[0]))
     assert len(figures[0].axes[0].images) == 50

@@ -140,7 +140,7 @@ def test_integer_labels_are_annotated_into_a_cache(digits_archive, tmp_path, fro
     assert data.read_bytes() == before
     (cache,) = tmp_path.glob(".plain.*.msp.zip")
     assert frozen_cnn.sha256[:12] in cache.name
-    assert (open_archive(cache).msp == open_archive(digits_archive).msp).all()
+    assert (open_archive(cache).u == open_archive(digits_archive).u).all()
     assert "taken from" in capsys.readouterr().out
 
 
