@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stylegan2_msp.networks.embedding import make_embedding
+from stylegan2_msp.networks.embedding import FeatureScaling, make_embedding
 from stylegan2_msp.networks.layers import FullyConnectedLayer, normalize_2nd_moment
 from stylegan2_msp.networks.truncation import ConditionalMean
 
@@ -103,7 +103,8 @@ class MappingNetwork(MappingBase):
         layer_features: size between the layers; None takes w_dim.
         activation: of every layer.
         lr_multiplier: of every layer (not of the embedding).
-        embedding: a name in `EMBEDDINGS`.
+        embedding: a name in `EMBEDDINGS`; 'film' also scales and shifts what each layer takes.
+        u_dim: how many of the label's last numbers are the uncertainty.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class MappingNetwork(MappingBase):
         lr_multiplier: float = 0.01,
         w_avg_beta: float | None = 0.995,
         embedding: str = "split",
+        u_dim: int = 1,
         truncation: str = "conditional",
         truncation_samples: int = 1024,
     ) -> None:
@@ -128,11 +130,12 @@ class MappingNetwork(MappingBase):
         self.num_layers = num_layers
         embedded = (embed_features or w_dim) if c_dim else 0
         if c_dim:
-            self.embed = make_embedding(embedding, c_dim, embedded)
+            self.embed = make_embedding(embedding, c_dim, embedded, u_dim)
         sizes = [z_dim + embedded, *[layer_features or w_dim] * (num_layers - 1), w_dim]
         for i in range(num_layers):
             layer = FullyConnectedLayer(sizes[i], sizes[i + 1], activation=activation, lr_multiplier=lr_multiplier)
             self.add_module(f"fc{i}", layer)
+        self.film = FeatureScaling(sizes[:-1], u_dim) if c_dim and embedding == "film" else None
 
     def to_w(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
         """z [N, z_dim] and c [N, c_dim] -> w [N, w_dim]."""
@@ -143,6 +146,8 @@ class MappingNetwork(MappingBase):
             parts.append(self.embed(c))
         x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         for i in range(self.num_layers):
+            if self.film is not None and c is not None:
+                x = self.film(i, x, c)
             x = self.get_submodule(f"fc{i}")(x)
         return x
 

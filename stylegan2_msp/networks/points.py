@@ -10,31 +10,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from stylegan2_msp.networks.embedding import FourierFeatures
+from stylegan2_msp.networks.embedding import FeatureScaling, FourierFeatures, LearnedFeatures
 from stylegan2_msp.networks.generator import GeneratorBase
 from stylegan2_msp.networks.layers import FullyConnectedLayer
 from stylegan2_msp.networks.mapping import MappingBase
 
 POINT_DIM = 2
+_POINT_EMBEDDINGS = ("linear", "split", "learned", "film")
+_LEARNED = 16  # learned features of u
 
 
 class PointLabels(nn.Module):
-    """What is concatenated for a label: 'linear' the label itself, 'split' scaled one-hot and Fourier features of u."""
+    """What is concatenated for a label: 'linear' the label itself, otherwise a scaled one-hot and features of u.
 
-    def __init__(self, embedding: str, c_dim: int) -> None:
+    Those are 'split' Fourier features, 'learned' ones, or 'film' none: there u scales the layers.
+    """
+
+    def __init__(self, embedding: str, c_dim: int, u_dim: int = 1) -> None:
         super().__init__()
-        if embedding not in ("linear", "split"):
-            raise ValueError(f"embedding must be one of linear, split for points, got {embedding!r}")
-        self.num_classes = c_dim - 1
-        self.fourier = FourierFeatures() if embedding == "split" and c_dim else None
-        self.out_features = c_dim if self.fourier is None else self.num_classes + self.fourier.out_features
+        if embedding not in _POINT_EMBEDDINGS:
+            raise ValueError(f"embedding must be one of {', '.join(_POINT_EMBEDDINGS)} for points, got {embedding!r}")
+        if c_dim and not 1 <= u_dim <= c_dim:
+            raise ValueError(f"u_dim must lie in [1, c_dim = {c_dim}], got {u_dim}")
+        self.apart = embedding != "linear" and c_dim > 0
+        self.num_classes = c_dim - u_dim
+        self.fourier = FourierFeatures(u_dim=u_dim) if embedding == "split" and c_dim else None
+        self.learned = LearnedFeatures(_LEARNED, u_dim) if embedding == "learned" and c_dim else None
+        of_u = sum(part.out_features for part in (self.fourier, self.learned) if part is not None)
+        self.out_features = self.num_classes + of_u if self.apart else c_dim
 
     def forward(self, c: torch.Tensor) -> torch.Tensor:
         """[N, c_dim] -> [N, out_features]."""
         c = c.to(torch.float32)
-        if self.fourier is None:
+        if not self.apart:
             return c
-        return torch.cat([c[:, :-1] * math.sqrt(max(self.num_classes, 1)), self.fourier(c[:, -1])], dim=1)
+        parts = [c[:, : self.num_classes] * math.sqrt(max(self.num_classes, 1))]
+        parts += [part(c[:, self.num_classes :]) for part in (self.fourier, self.learned) if part is not None]
+        return torch.cat(parts, dim=1)
 
 
 class PointMapping(MappingBase):
@@ -51,6 +63,7 @@ class PointMapping(MappingBase):
         hidden: int,
         num_layers: int,
         embedding: str = "split",
+        u_dim: int = 1,
         activation: str = "lrelu",
         lr_multiplier: float = 1,
         w_avg_beta: float | None = 0.995,
@@ -58,16 +71,17 @@ class PointMapping(MappingBase):
         truncation_samples: int = 1024,
     ) -> None:
         super().__init__(z_dim, c_dim, w_dim, 1, w_avg_beta, truncation, truncation_samples)
-        self.embed = PointLabels(embedding, c_dim)
+        self.embed = PointLabels(embedding, c_dim, u_dim)
         sizes = [z_dim + self.embed.out_features, *[hidden] * (num_layers - 1), w_dim]
         self.layers = _layers(sizes, activation, lr_multiplier)
+        self.film = FeatureScaling(sizes[:-1], u_dim) if c_dim and embedding == "film" else None
 
     def to_w(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
         """z [N, z_dim] and c [N, c_dim] -> w [N, w_dim]."""
         parts = [z.to(torch.float32)] if z is not None else []
         if c is not None:
             parts.append(self.embed(c))
-        return self.layers(torch.cat(parts, dim=1))
+        return _through(self.layers, self.film, torch.cat(parts, dim=1), c)
 
 
 class PointSynthesis(nn.Module):
@@ -100,8 +114,8 @@ class PointGenerator(GeneratorBase):
         w_dim: size of w.
         hidden: size of the hidden layers.
         num_layers: all fully connected layers, at least 3.
-        mapping_kwargs: embedding ('linear': the label itself; 'split': one-hot and Fourier features of u), activation,
-            lr_multiplier, w_avg_beta, truncation, truncation_samples.
+        mapping_kwargs: embedding (see `PointLabels`), u_dim (how many of the label's last numbers are the uncertainty),
+            activation, lr_multiplier, w_avg_beta, truncation, truncation_samples.
     """
 
     def __init__(
@@ -131,7 +145,7 @@ class PointDiscriminator(nn.Module):
         c_dim: size of c, 0 for none.
         hidden: size of the hidden layers.
         num_layers: all fully connected layers, at least 2.
-        mapping_kwargs: embedding, as in `PointGenerator`.
+        mapping_kwargs: embedding and u_dim, as in `PointGenerator`.
     """
 
     def __init__(
@@ -148,8 +162,11 @@ class PointDiscriminator(nn.Module):
         if num_layers < 2:
             raise ValueError(f"num_layers must be at least 2, got {num_layers}")
         self.c_dim = c_dim
-        self.embed = PointLabels(c_dim=c_dim, **{"embedding": "split", **(mapping_kwargs or {})})
-        self.layers = _layers([POINT_DIM + self.embed.out_features, *[hidden] * (num_layers - 1)], "lrelu", 1)
+        given: dict[str, Any] = {"embedding": "split", "u_dim": 1, **(mapping_kwargs or {})}
+        self.embed = PointLabels(c_dim=c_dim, **given)
+        sizes = [POINT_DIM + self.embed.out_features, *[hidden] * (num_layers - 1)]
+        self.layers = _layers(sizes, "lrelu", 1)
+        self.film = FeatureScaling(sizes[:-1], given["u_dim"]) if c_dim and given["embedding"] == "film" else None
         self.out = FullyConnectedLayer(hidden, 1)
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None, **ignored: Any) -> torch.Tensor:
@@ -164,7 +181,17 @@ class PointDiscriminator(nn.Module):
             return self.out(self.layers(img))
         if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
             raise ValueError(f"c must have shape [N, {self.c_dim}], got {None if c is None else tuple(c.shape)}")
-        return self.out(self.layers(torch.cat([img, self.embed(c)], dim=1)))
+        return self.out(_through(self.layers, self.film, torch.cat([img, self.embed(c)], dim=1), c))
+
+
+def _through(
+    layers: nn.Sequential, film: FeatureScaling | None, x: torch.Tensor, c: torch.Tensor | None
+) -> torch.Tensor:
+    for i, layer in enumerate(layers):
+        if film is not None and c is not None:
+            x = film(i, x, c)
+        x = layer(x)
+    return x
 
 
 def _layers(sizes: list[int], activation: str, lr_multiplier: float) -> nn.Sequential:

@@ -76,7 +76,7 @@ def test_only_u() -> None:
 
 def test_embeddings_can_be_added() -> None:
     class Zero(nn.Module):
-        def __init__(self, c_dim: int, features: int) -> None:
+        def __init__(self, c_dim: int, features: int, u_dim: int) -> None:
             super().__init__()
             self.features = features
 

@@ -202,7 +202,7 @@ def test_only_known_networks_are_built() -> None:
         build_network("Generator", {"z_dim": 4, "surprise": 1})
 
 
-@pytest.mark.parametrize("embedding", ["linear", "split"])
+@pytest.mark.parametrize("embedding", ["linear", "split", "learned", "film"])
 def test_point_networks(embedding: str) -> None:
     torch.manual_seed(0)
     kwargs: dict[str, Any] = {"mapping_kwargs": {"embedding": embedding}}
@@ -219,8 +219,8 @@ def test_point_networks(embedding: str) -> None:
     (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     slope.square().sum().backward()
     assert D.out.weight.grad is not None
-    linear_layers = [m for m in G.modules() if type(m).__name__ == "FullyConnectedLayer"]
-    assert len(linear_layers) == 5
+    main_path = [m for m in (*G.mapping.layers, *G.synthesis.children()) if type(m).__name__ == "FullyConnectedLayer"]
+    assert len(main_path) == 5
     assert not torch.allclose(G(z, _points(6)), G(z, make_labels([0] * 6, 0.5, 2)))
 
 
@@ -248,7 +248,8 @@ def test_point_networks_split_over_processes() -> None:
         (lambda: _discriminator()(torch.zeros(1, 3, 16, 16), _c(1)), "img must have shape"),
         (lambda: PointDiscriminator()(torch.zeros(1, 3), _points(1)), "points must have shape"),
         (lambda: PointGenerator(num_layers=2), "num_layers"),
-        (lambda: PointGenerator(mapping_kwargs={"embedding": "film"}), "embedding must be one of"),
+        (lambda: PointGenerator(mapping_kwargs={"embedding": "tape"}), "embedding must be one of"),
+        (lambda: PointGenerator(mapping_kwargs={"u_dim": 4}), "u_dim must lie in"),
     ],
 )
 def test_wrong_arguments_are_named(make: Any, message: str) -> None:
