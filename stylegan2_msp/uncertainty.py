@@ -14,6 +14,7 @@ import torch
 
 from stylegan2_msp.errors import UserError
 
+_FLAT = 1e-5  # a range that is rounding error
 _OUTLIERS = 0.001  # share of the data at either end that a recorded range leaves out
 
 
@@ -176,7 +177,7 @@ class _Ranged(Measure):
         found = torch.sort(self.quantity(logits).double()).values
         skipped = int(_OUTLIERS * len(found))
         lowest, highest = float(found[skipped]), float(found[-1 - skipped])
-        if not highest - lowest > 1e-6 * max(abs(lowest), abs(highest), 1e-6):
+        if not highest - lowest > _FLAT:
             raise UserError(f"--uncertainty {self.name}: is {highest:.6g} for all of the data; choose another measure")
         return replace(self, lowest=lowest, highest=highest)
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from stylegan2_msp.errors import UserError
 
-_LEAST_PROB = 1e-6  # isotonic regression gives exact zeros, whose logarithm nobody can use
 _MOST = 20.0  # bound of a temperature, of its inverse and of a bias: a held-out part without errors has no optimum
 
 
@@ -73,7 +72,7 @@ class Isotonic(Recalibration):
     """Every class's probability through a rising piecewise linear function, then normalised (Zadrozny, Elkan 2002).
 
     Args:
-        x, y: K functions, each its corners: x rising within [0, 1], y not falling.
+        x, y: K functions, each its corners: x rising within [0, 1], y above 0 and not falling.
     """
 
     name = "isotonic"
@@ -89,7 +88,7 @@ class Isotonic(Recalibration):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         """[N, K] -> log probabilities [N, K]."""
-        probs = self.bend(logits.softmax(dim=1)).clamp_min(_LEAST_PROB)
+        probs = self.bend(logits.softmax(dim=1))
         return (probs / probs.sum(dim=1, keepdim=True)).log()
 
     def bend(self, probs: torch.Tensor) -> torch.Tensor:
@@ -122,13 +121,18 @@ def fit_vector(logits: torch.Tensor, classes: torch.Tensor) -> Vector:
 
 
 def fit_isotonic(logits: torch.Tensor, classes: torch.Tensor) -> Isotonic:
-    """For each class the best rising function from its probability to how often it is the class (one against rest)."""
+    """For each class the best rising function from its probability to how often it is the class (one against rest).
+
+    Its values stay within [1 / (N + 2), 1 - 1 / (N + 2)] (Laplace's rule of succession): N samples cannot show that
+    something never happens, and no probability may be 0.
+    """
     from sklearn.isotonic import IsotonicRegression  # takes long to import
 
     probs, right = logits.softmax(dim=1).cpu().numpy(), classes.cpu().numpy()
+    least = 1 / (len(right) + 2)
     x, y = [], []
     for k in range(probs.shape[1]):
-        fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probs[:, k], right == k)
+        fit = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(probs[:, k], right == k)
         x.append([float(v) for v in fit.X_thresholds_])
         y.append([float(v) for v in fit.y_thresholds_])
     return Isotonic(x, y)
@@ -172,7 +176,7 @@ def _make(settings: Mapping[str, Any], num_classes: int) -> Recalibration:
         x, y = settings["x"], settings["y"]
         bent = Isotonic(x, y)
         same = len(x) == num_classes and [len(row) for row in x] == [len(row) for row in y]
-        if same and bool((bent.x.diff(dim=1) >= 0).all() and (bent.y >= 0).all() and (bent.y <= 1).all()):
+        if same and bool((bent.x.diff(dim=1) >= 0).all() and (bent.y > 0).all() and (bent.y <= 1).all()):
             return bent
     raise ValueError
 

@@ -1,11 +1,15 @@
-"""`dataset annotate`: adds a classifier's MSP to an archive."""
+"""`dataset annotate`: adds a classifier's uncertainty to an archive."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+MEASURES = ("msp", "entropy", "margin", "true_class", "energy", "mutual_information", "softmax")
+METHODS = ("none", "temperature", "vector", "isotonic")
 
 
 class Numbers(click.ParamType):
@@ -30,6 +34,30 @@ class Numbers(click.ParamType):
         return numbers
 
 
+def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What is annotated: the measure and the recalibration; shared with the sources of `dataset`."""
+    options = [
+        click.option(
+            "--uncertainty",
+            type=click.Choice(list(MEASURES)),
+            help="What to condition on, of the classifier's answer.  [default: the classifier's own, else msp]",
+        ),
+        click.option(
+            "--recalibrate",
+            type=click.Choice(list(METHODS)),
+            help="Correct its probabilities on held-out samples.  [default: as it comes, else none]",
+        ),
+        click.option(
+            "--holdout",
+            type=click.Path(path_type=Path),
+            help="Archive for --recalibrate.  [default: what 'train' held out, else a random fifth of the data]",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Archive with class labels.")
 @click.option(
@@ -52,14 +80,20 @@ class Numbers(click.ParamType):
 @click.option("--input-range", type=Numbers((2,)), help="Its values of black and white.  [default: 0,1]")
 @click.option("--input-mean", type=Numbers((1, 3)), help="Subtracted after that, per channel.  [default: 0]")
 @click.option("--input-std", type=Numbers((1, 3)), help="Divided by after that, per channel.  [default: 1]")
+@measure_options
 @click.option("--device", default="auto", show_default=True, help="Where it runs: auto, cpu, cuda.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --classifier train.")
-@click.option("--mirror", is_flag=True, help="Add every image's mirror image, with an MSP of its own.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --classifier train and --recalibrate."
+)
+@click.option("--mirror", is_flag=True, help="Add every image's mirror image, with an uncertainty of its own.")
 @click.option("--batch", type=click.IntRange(min=1), default=512, show_default=True, help="Samples per forward.")
 def annotate(
     data: Path,
     classifier: str,
     classifier_weights: str | None,
+    uncertainty: str | None,
+    recalibrate: str | None,
+    holdout: Path | None,
     dest: Path | None,
     device: str,
     seed: int,
@@ -67,10 +101,11 @@ def annotate(
     batch: int,
     **given: Any,
 ) -> None:
-    """Adds a classifier's MSP to every label of an archive, and the classifier itself.
+    """Adds a classifier's uncertainty to every label of an archive, and the classifier itself.
 
-    The archive then is what `train --cond-msp=1` wants: labels [class one-hot, MSP], every class probability, the
-    classifier and its sha256. An archive that was annotated before is annotated anew.
+    The archive then is what `train --cond-msp=1` wants: labels [class one-hot, uncertainty], every class probability,
+    the classifier and its sha256. An archive that was annotated before is annotated anew. With --recalibrate, ECE, NLL
+    and Brier score before and after are printed and written beside the archive, with a reliability diagram.
     """
     from stylegan2_msp.classifiers.load import Declared
     from stylegan2_msp.data.annotate import annotate_archive
@@ -90,5 +125,8 @@ def annotate(
         declared=Declared(**options) if options else None,
         batch=batch,
         mirror=mirror,
+        uncertainty=uncertainty,
+        recalibration=recalibrate,
+        holdout=holdout,
     )
     click.echo(f"{path}: annotated, {path.stat().st_size / 2**20:.1f} MiB" if path.is_file() else f"{path}: annotated")

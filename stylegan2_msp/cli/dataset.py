@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan2_msp.cli.annotate import annotate
+from stylegan2_msp.cli.annotate import annotate, measure_options
 
 if TYPE_CHECKING:
     from stylegan2_msp.data.samples import Samples
@@ -21,7 +21,7 @@ SIDES = [str(2**k) for k in range(2, 11)]
 
 @click.group()
 def dataset() -> None:
-    """Make archives: points, digits, MNIST or any folder of images, and their MSP by a classifier."""
+    """Make archives: points, digits, MNIST or any folder of images, and a classifier's uncertainty of them."""
 
 
 def source_options(classifier: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -29,15 +29,16 @@ def source_options(classifier: str | None) -> Callable[[Callable[..., Any]], Cal
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         shown = f"{classifier or 'none'}; none for a test split"
-        options = [
+        options: list[Callable[..., Any]] = [
             click.option("--dest", type=click.Path(path_type=Path), required=True, help="A .zip or a new folder."),
             click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness."),
             click.option(
                 "--classifier",
                 metavar="train|none|PATH",
-                help="Adds the MSP: 'train' a small network, take another archive's, or bring one (see annotate).  "
-                f"[default: {shown}]",
+                help="Adds its uncertainty: 'train' a small network, take another archive's, or bring one (see "
+                f"annotate).  [default: {shown}]",
             ),
+            measure_options,
             click.option("--device", default="auto", show_default=True, help="Where the classifier runs: cpu, cuda."),
         ]
         for option in reversed(options):
@@ -51,6 +52,9 @@ def source_options(classifier: str | None) -> Callable[[Callable[..., Any]], Cal
                     "--classifier train with --split test would train on test data; bring the training split's"
                 )
             given["classifier"] = given["classifier"] or ("none" if is_test else classifier) or "none"
+            for option in ("uncertainty", "recalibrate", "holdout"):
+                if given[option] is not None and given["classifier"] == "none":
+                    raise click.UsageError(f"--{option}: wants a classifier; give --classifier")
             command(**given)
 
         return with_default
@@ -142,6 +146,9 @@ def build(
     seed: int,
     classifier: str,
     device: str,
+    uncertainty: str | None = None,
+    recalibrate: str | None = None,
+    holdout: Path | None = None,
     corrupt: str | None = None,
     corrupt_table: str = "imagenet-c",
 ) -> None:
@@ -157,7 +164,16 @@ def build(
     if classifier != "none":
         from stylegan2_msp.data.annotate import annotate_samples
 
-        samples = annotate_samples(samples, classifier, seed=seed, device=device)
+        samples = annotate_samples(
+            samples,
+            classifier,
+            seed=seed,
+            device=device,
+            uncertainty=uncertainty,
+            recalibration=recalibrate,
+            holdout=holdout,
+            beside=dest,
+        )
     write_archive(dest, samples)
     for line in summary(dest, samples, time.monotonic() - start):
         click.echo(line)
@@ -181,7 +197,7 @@ def summary(dest: Path, samples: Samples, seconds: float) -> list[str]:
         text = ", ".join(f"{kind} {100 * shares[kind] / len(samples):.1f} %" for kind in ("none", "blur", "noise"))
         lines.append(f"  corruption by {samples.corruption.table}: {text}")
     if samples.annotation is None:
-        lines.append(f"  no MSP yet: dataset_tool.py annotate --data {dest} --classifier ...")
+        lines.append(f"  no uncertainty yet: dataset_tool.py annotate --data {dest} --classifier ...")
     return lines
 
 

@@ -15,13 +15,14 @@ from stylegan2_msp.classifiers.train import RECIPES, to_float, train_classifier
 from stylegan2_msp.classifiers.trial import check_classifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.archive_writer import check_destination, write_archive
+from stylegan2_msp.data.predict import BATCH, predict_all, with_measure
+from stylegan2_msp.data.recalibrate import METHODS, recalibrate, write_calibration
 from stylegan2_msp.data.samples import Annotation, Samples
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.progress import track
-from stylegan2_msp.uncertainty import msp
+from stylegan2_msp.uncertainty import MEASURES
 
-BATCH = 512
+DROPOUT = 25  # per cent, of a built-in classifier that is trained for a measure with dropout
 _TRIAL = 8
 # Accuracy (train, validation) of the classifiers in Le Coz 2023, section 3.
 _LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5)
@@ -38,8 +39,12 @@ def annotate_samples(
     declared: Declared | None = None,
     batch: int = BATCH,
     mirror: bool = False,
+    uncertainty: str | None = None,
+    recalibration: str | None = None,
+    holdout: str | Path | None = None,
+    beside: str | Path | None = None,
 ) -> Samples:
-    """The samples with the MSP and all class probabilities that a classifier gives them, and the classifier.
+    """The samples with the uncertainty and all class probabilities that a classifier gives them, and the classifier.
 
     Args:
         samples: with class labels.
@@ -49,20 +54,34 @@ def annotate_samples(
         device: 'auto', 'cpu' or 'cuda[:i]'.
         weights, declared: of a classifier that the user brings, see `load_classifier`.
         batch: samples per forward.
-        mirror: add every image's mirror image, with an MSP of its own (a built-in classifier is trained without them).
+        mirror: add every image's mirror image, with a value of its own (a built-in classifier is trained without them).
+        uncertainty: measure, one of `uncertainty.MEASURES`; None: the one that the classifier comes with, else MSP.
+        recalibration: 'none', 'temperature', 'vector' or 'isotonic'; None: what the classifier comes with, else none.
+        holdout: archive that a recalibration is fitted on, see `recalibrate`.
+        beside: where the archive will be; the figures of a new recalibration are written beside it.
 
     Raises:
         UserError: the classifier cannot be had or does not fit; nothing has been written.
     """
+    _check_names(uncertainty, recalibration, holdout)
     if mirror and samples.kind == "points":
         raise UserError("--mirror: 2-D points have no mirror image; leave it out")
     where = pick_device(device)
-    found = make_classifier(samples, classifier, seed, where, weights, declared)
+    dropout = DROPOUT if uncertainty is not None and MEASURES[uncertainty].draws else 0
+    found = make_classifier(samples, classifier, seed, where, weights, declared, dropout)
+    if recalibration is not None:
+        trained = classifier == "train"
+        found = recalibrate(found, samples, recalibration, trained=trained, holdout=holdout, seed=seed, batch=batch)
     if mirror:
         samples = samples.with_flips()
-    probs = predict_all(found, samples.data, batch)
-    note = Annotation(msp(torch.from_numpy(probs)).numpy(), probs, found.to_bytes(), "msp")
-    print("\n".join(_report(found, samples, probs)), flush=True)
+    if (uncertainty or found.measure.name) != found.measure.name or recalibration is not None:
+        found = with_measure(found, samples, uncertainty or found.measure.name, batch)
+    probs, u = predict_all(found, samples, batch)
+    note = Annotation(u, probs, found.to_bytes(), found.measure.name)
+    print("\n".join(_report(found, samples, probs, u)), flush=True)
+    if beside is not None and recalibration is not None:
+        for path in write_calibration(beside, found):
+            print(f"{path}: written", flush=True)
     return replace(samples, annotation=note)
 
 
@@ -77,6 +96,9 @@ def annotate_archive(
     declared: Declared | None = None,
     batch: int = BATCH,
     mirror: bool = False,
+    uncertainty: str | None = None,
+    recalibration: str | None = None,
+    holdout: str | Path | None = None,
 ) -> Path:
     """Annotates an archive (again, if it was annotated before) and writes it whole or not at all.
 
@@ -84,7 +106,7 @@ def annotate_archive(
         data: the archive.
         dest: where to write; None replaces ``data`` itself, which must then be a zip.
         classifier: with the others as in `annotate_samples`.
-        mirror: as there.
+        mirror, uncertainty, recalibration, holdout: as there.
 
     Raises:
         UserError: as `annotate_samples`, or the place cannot be written; what was there stays as it was.
@@ -93,9 +115,20 @@ def annotate_archive(
     if dest is None and path.is_dir():
         raise UserError(f"{path}: is a folder, which cannot be replaced in one step; give --dest")
     target = check_destination(path if dest is None else dest)
-    samples = open_archive(path).load()
+    _check_names(uncertainty, recalibration, holdout)
     annotated = annotate_samples(
-        samples, classifier, seed=seed, device=device, weights=weights, declared=declared, batch=batch, mirror=mirror
+        open_archive(path).load(),
+        classifier,
+        seed=seed,
+        device=device,
+        weights=weights,
+        declared=declared,
+        batch=batch,
+        mirror=mirror,
+        uncertainty=uncertainty,
+        recalibration=recalibration,
+        holdout=holdout,
+        beside=target,
     )
     return write_archive(target, annotated)
 
@@ -139,8 +172,11 @@ def make_classifier(
     device: torch.device,
     weights: str | Path | None = None,
     declared: Declared | None = None,
+    dropout: int = 0,
 ) -> FrozenClassifier:
     """The classifier that ``classifier`` names, on ``device`` and tried on these samples.
+
+    ``dropout`` is the percentage of a built-in one that is trained here.
 
     Raises:
         UserError: as `annotate_samples`.
@@ -155,7 +191,7 @@ def make_classifier(
         if weights is not None or declared is not None:
             raise UserError("--classifier train: makes its own weights and input; leave the other options out")
         classes = torch.from_numpy(samples.classes)
-        found = train_classifier(data, classes, samples.num_classes, seed, device)
+        found = train_classifier(data, classes, samples.num_classes, seed, device, dropout)
     else:
         found = _brought(classifier, shape, weights, declared).to(device)
     rows = np.linspace(0, len(samples) - 1, min(_TRIAL, len(samples))).astype(int)
@@ -163,21 +199,13 @@ def make_classifier(
     return found
 
 
-@torch.inference_mode()
-def predict_all(classifier: FrozenClassifier, data: np.ndarray, batch: int = BATCH) -> np.ndarray:
-    """Class probabilities of every sample, float32 [N, K]."""
-    device = classifier.scale.device
-    parts = []
-    starts = range(0, len(data), batch)
-    unit = "images" if classifier.kind == "images" else "points"
-    for start in track(starts, "annotating", len(data), unit, step=batch):
-        part = torch.from_numpy(data[start : start + batch]).to(device)
-        parts.append(classifier.probs(to_float(part)).cpu())
-    probs = torch.cat(parts).numpy()
-    if not np.isfinite(probs).all():
-        bad = int((~np.isfinite(probs).all(axis=1)).argmax())
-        raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
-    return probs
+def _check_names(uncertainty: str | None, recalibration: str | None, holdout: str | Path | None) -> None:
+    if uncertainty is not None and uncertainty not in MEASURES:
+        raise UserError(f"--uncertainty {uncertainty}: is not one of {', '.join(MEASURES)}; choose one")
+    if recalibration is not None and recalibration not in METHODS:
+        raise UserError(f"--recalibrate {recalibration}: is not one of {', '.join(METHODS)}; choose one")
+    if holdout is not None and recalibration in (None, "none"):
+        raise UserError("--holdout: is what --recalibrate is fitted on; add --recalibrate temperature, or leave it out")
 
 
 def _brought(
@@ -196,8 +224,8 @@ def _training_key(seed: int) -> str:
     return hashlib.sha256(f"built-in {RECIPES} seed {seed}".encode()).hexdigest()
 
 
-def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray) -> list[str]:
-    """What a person wants to know of the classifier and of the MSP that it gave."""
+def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u: np.ndarray) -> list[str]:
+    """What a person wants to know of the classifier and of the uncertainty that it gave."""
     lines = []
     report = classifier.spec.report
     if "val_accuracy" in report:
@@ -212,9 +240,14 @@ def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray) -
             f"{val} on {report['val_size']} held out; {report['epochs']} epochs, seed {report['seed']}"
         )
     right = float((probs.argmax(axis=1) == samples.classes).mean())
-    levels = zip(_LEVELS, np.quantile(probs.max(axis=1), _LEVELS), strict=True)
-    shown = ", ".join(f"{100 * level:g} % {value:.2f}" for level, value in levels)
-    lines.append(f"these {len(samples)} {samples.kind}: accuracy {100 * right:.1f} %; MSP quantiles {shown}")
+    measure = classifier.measure
+    level = measure.level(torch.from_numpy(u), torch.from_numpy(samples.classes)).numpy()
+    shares = [share if measure.certain == "high" else 1 - share for share in _LEVELS]
+    quantiles = zip(shares, np.quantile(level, shares), strict=True)
+    shown = ", ".join(f"{100 * share:g} % {value:.2f}" for share, value in quantiles)
+    lines.append(
+        f"these {len(samples)} {samples.kind}: accuracy {100 * right:.1f} %; {measure.title} quantiles {shown}"
+    )
     return lines
 
 

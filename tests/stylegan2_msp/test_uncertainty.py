@@ -122,7 +122,7 @@ def test_a_recorded_range_runs_from_quantile_to_quantile_without_the_outliers() 
 
 
 def test_energy_of_probabilities_says_nothing_and_is_refused() -> None:
-    with pytest.raises(UserError, match="--uncertainty energy: is .* for all of the data; choose another"):
+    with pytest.raises(UserError, match=r"--uncertainty energy: is .* for all of the data; choose another"):
         Energy().fitted(logits(50, K).log_softmax(dim=1), torch.zeros(50, dtype=torch.int64))
 
 
@@ -174,7 +174,7 @@ def test_settings_survive_json(name: str) -> None:
     ],
 )
 def test_bad_settings_are_one_line(bad: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="classifier: .*annotate again"):
+    with pytest.raises(UserError, match=r"classifier: .*annotate again"):
         make_measure(bad, 3)
 
 

@@ -37,7 +37,7 @@ def test_digits_in_a_process_of_its_own_twice_the_same(tmp_path: Path) -> None:
     assert f"{tmp_path / 'b.zip'}: 1442 images, 16x16x1, train split" in done.stdout
     assert "10 classes (0: 143, " in done.stdout
     assert "corruption by imagenet-c: none 50.0 %" in done.stdout
-    assert "no MSP yet: dataset_tool.py annotate" in done.stdout
+    assert "no uncertainty yet: dataset_tool.py annotate" in done.stdout
 
 
 def test_bad_source_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
 from stylegan2_msp.data import annotate as module
 from stylegan2_msp.data.annotate import annotate_archive, annotate_cached, annotate_samples
 from stylegan2_msp.data.archive import open_archive, write_archive
+from stylegan2_msp.data.predict import predict_all
 from stylegan2_msp.data.samples import Samples, default_names
 from stylegan2_msp.errors import UserError
 
@@ -88,9 +89,11 @@ def test_linear_classifier_on_points_by_hand() -> None:
         ClassifierSpec("mlp", "points", 2, 0, 0, 2, 0, arch_args={"hidden": 1, "num_hidden": 1}), net
     )
     points = np.array([[0, 0], [1, 5], [2, -3], [3, 1]], np.float32)
-    probs = module.predict_all(frozen, points, batch=3)
+    samples = Samples(points, default_names("points", 4), np.zeros(4, np.int64), ["a", "b"])
+    probs, u = predict_all(frozen, samples, batch=3)
     expected = 1 / (1 + np.exp(-np.array([0.0, 1.0, 2.0, 3.0])))  # silu(100 x) is 100 x to float32 precision here
     np.testing.assert_allclose(probs[:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(u, probs.max(axis=1))
 
 
 def test_annotating_again_replaces(plain: Path, known: str, tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_papers_figures_stand_beside_mnists(capsys: pytest.CaptureFixture[str]) 
         frozen.net,
     )  # fmt: skip
     probs = np.full((10_000, 10), 0.1, np.float32)
-    line = module._report(frozen, samples, probs)[0]
+    line = module._report(frozen, samples, probs, probs.max(axis=1))[0]
     assert "99.1 % (paper: 98.8 %)" in line
     assert "98.7 % (paper: 98.5 %)" in line
 

@@ -1,0 +1,53 @@
+"""What a frozen classifier says of every sample: class probabilities and its measure of uncertainty."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from stylegan2_msp.classifiers.frozen import FrozenClassifier
+from stylegan2_msp.classifiers.train import to_float
+from stylegan2_msp.data.samples import Samples
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.progress import track
+from stylegan2_msp.uncertainty import MEASURES
+
+BATCH = 512
+_FIT = 20_000  # samples, at most, from which a measure learns its range
+
+
+@torch.inference_mode()
+def predict_all(classifier: FrozenClassifier, samples: Samples, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities of every sample, float32 [N, K], and its uncertainty within range, float32 [N] or [N, K]."""
+    device, measure = classifier.scale.device, classifier.measure
+    data, classes = samples.data, _classes(samples)
+    parts, values = [], []
+    starts = range(0, len(data), batch)
+    unit = "images" if classifier.kind == "images" else "points"
+    for start in track(starts, "annotating", len(data), unit, step=batch):
+        x = to_float(torch.from_numpy(data[start : start + batch]).to(device))
+        logits = classifier(x)
+        wanted = classifier.measured_logits(x) if measure.draws else logits
+        parts.append(logits.softmax(dim=1).cpu())
+        values.append(measure(wanted, classes[start : start + batch].to(device)).cpu())
+    probs, u = torch.cat(parts).numpy(), torch.cat(values).float()
+    if not np.isfinite(probs).all():
+        bad = int((~np.isfinite(probs).all(axis=1)).argmax())
+        raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
+    return probs, u.clamp(measure.low(probs.shape[1]), measure.high(probs.shape[1])).numpy()
+
+
+@torch.inference_mode()
+def with_measure(classifier: FrozenClassifier, samples: Samples, name: str, batch: int) -> FrozenClassifier:
+    """The classifier with a measure that has learned its range from (at most 20,000 of) these samples."""
+    device = classifier.scale.device
+    found = classifier.with_measure(MEASURES[name]()).to(device)
+    rows = np.linspace(0, len(samples) - 1, min(len(samples), _FIT)).astype(int)
+    data, classes = torch.from_numpy(samples.data[rows]), _classes(samples)[torch.from_numpy(rows)]
+    logits = [found.measured_logits(to_float(part.to(device))).cpu() for part in data.split(batch)]
+    return found.with_measure(found.measure.fitted(torch.cat(logits, dim=-2), classes)).to(device)
+
+
+def _classes(samples: Samples) -> torch.Tensor:
+    assert samples.classes is not None  # no classifier is made for unlabelled samples
+    return torch.from_numpy(samples.classes)
