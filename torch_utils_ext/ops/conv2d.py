@@ -34,7 +34,9 @@ def conv_transpose2d(
 
 
 def _run(x: torch.Tensor, w: torch.Tensor, how: _Settings) -> torch.Tensor:
-    return _Convolution.apply(x, w, how) if torch.is_grad_enabled() else _convolve(x, w, how)
+    # Tracers differentiate PyTorch's own operator; they could not follow `_asked_for`.
+    own = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return _Convolution.apply(x, w, how) if own else _convolve(x, w, how)
 
 
 def _convolve(x: torch.Tensor, w: torch.Tensor, how: _Settings) -> torch.Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from torch_utils_ext.ops import library
+
 _BILINEAR, _ZEROS = 0, 0  # how the native operator numbers its modes
 
 
@@ -19,8 +21,10 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> 
 
     Args:
         input: images [N, C, H, W].
-        grid: places [N, h, w, 2] as (x, y), -1 and 1 at the outer edges of the outermost pixels. A constant.
-        impl: 'auto' is the quick one, 'ref' gathers the four neighbours in plain differentiable steps.
+        grid: places [N, h, w, 2] as (x, y), -1 and 1 at the outer edges of the outermost pixels. A constant. With
+            images in half precision it may be float32, and should be.
+        impl: 'auto' (or 'cuda', the family's word for it) is the quick one, 'ref' gathers the four neighbours in plain
+            differentiable steps.
 
     Returns:
         [N, C, h, w], same dtype as `input`.
@@ -34,16 +38,23 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> 
         )
     if grid.requires_grad:
         raise ValueError("grid_sample gives no gradient for the grid; detach it")
-    grid = grid.to(input.dtype)
+    library.check_impl(impl)
+    grid = grid.to(_exact(input.dtype))
     if impl == "ref":
         return _grid_sample_ref(input, grid)
-    if impl != "auto":
-        raise ValueError(f"impl must be 'auto' or 'ref', got {impl!r}")
-    return _Sample.apply(input, grid)
+    if library.takes_registered(input):
+        return _SAMPLE(input, grid)
+    return _Sample.apply(input, grid, False) if torch.is_grad_enabled() else _sample(input, grid)
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """Places and weights in half precision would be off by whole pixels."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _grid_sample_ref(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """The definition: the four pixels around each place, weighted by how near they are."""
+    dtype, input = input.dtype, input.to(grid.dtype)
     n, c, height, width = input.shape
     x = ((grid[..., 0] + 1) * width - 1) / 2
     y = ((grid[..., 1] + 1) * height - 1) / 2
@@ -55,41 +66,82 @@ def _grid_sample_ref(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
             weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
             rows, columns = row.clamp(0, height - 1).long(), column.clamp(0, width - 1).long()
             result = result + input[samples, :, rows, columns] * weight[..., None]
-    return result.permute(0, 3, 1, 2)
+    return result.permute(0, 3, 1, 2).to(dtype)
+
+
+def _sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    if input.numel() == 0 or grid.numel() == 0:
+        return input.new_zeros([*input.shape[:2], *grid.shape[1:3]])
+    y = F.grid_sample(input.to(grid.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return y.to(input.dtype)
+
+
+def _scatter(values: torch.Tensor, grid: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The adjoint of `_sample`: each value spread over the four pixels around its place."""
+    size = [*values.shape[:2], height, width]
+    if values.numel() == 0 or 0 in size:
+        return values.new_zeros(size)
+    values, dtype = values.to(grid.dtype), values.dtype
+    image = values.new_zeros([1]).expand(size)  # only its shape and dtype count
+    gradients = torch.ops.aten.grid_sampler_2d_backward(values, image, grid, _BILINEAR, _ZEROS, False, [True, False])
+    return gradients[0].to(dtype)
 
 
 class _Sample(torch.autograd.Function):
     """Images -> samples."""
 
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, input: torch.Tensor, grid: torch.Tensor, registered: bool) -> torch.Tensor:
         ctx.save_for_backward(grid)
-        ctx.size = input.shape
-        if input.numel() == 0 or grid.numel() == 0:
-            return input.new_zeros([*input.shape[:2], *grid.shape[1:3]])
-        return F.grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        ctx.size = input.shape[2:]
+        ctx.registered = registered
+        return (_sample_below if registered else _sample)(input, grid)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grid,) = ctx.saved_tensors
-        return (_Scatter.apply(grads[0], grid, ctx.size) if ctx.needs_input_grad[0] else None), None
+        wanted = ctx.needs_input_grad[0]
+        return _Scatter.apply(grads[0], grid, *ctx.size, ctx.registered) if wanted else None, None, None
 
 
 class _Scatter(torch.autograd.Function):
-    """The adjoint: samples -> images, each value spread over the four pixels around its place."""
+    """Samples -> images."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, grid: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    def forward(
+        ctx: Any, values: torch.Tensor, grid: torch.Tensor, height: int, width: int, registered: bool
+    ) -> torch.Tensor:
         ctx.save_for_backward(grid)
-        if values.numel() == 0 or 0 in size:
-            return values.new_zeros(size)
-        image = values.new_zeros([1]).expand(size)  # only its shape and dtype count
-        gradients = torch.ops.aten.grid_sampler_2d_backward(
-            values, image, grid, _BILINEAR, _ZEROS, False, [True, False]
-        )
-        return gradients[0]
+        ctx.registered = registered
+        return (_scatter_below if registered else _scatter)(values, grid, height, width)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grid,) = ctx.saved_tensors
-        return (_Sample.apply(grads[0], grid) if ctx.needs_input_grad[0] else None), None, None
+        found = _Sample.apply(grads[0], grid, ctx.registered) if ctx.needs_input_grad[0] else None
+        return found, None, None, None, None
+
+
+def _with_layout_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return y.contiguous(memory_format=library.memory_format(x))
+
+
+def _empty(x: torch.Tensor, *size: int) -> torch.Tensor:
+    return torch.empty([*x.shape[:2], *size], dtype=x.dtype, device=x.device, memory_format=library.memory_format(x))
+
+
+_SAMPLE = library.register(
+    "grid_sample",
+    "(Tensor input, Tensor grid) -> Tensor",
+    lambda input, grid: _with_layout_of(input, _sample(input, grid)),
+    lambda input, grid: _empty(input, *grid.shape[1:3]),
+    lambda input, grid: _Sample.apply(input, grid, True),
+)
+_SCATTER = library.register(
+    "grid_scatter",
+    "(Tensor values, Tensor grid, SymInt height, SymInt width) -> Tensor",
+    lambda values, grid, *size: _with_layout_of(values, _scatter(values, grid, *size)),
+    lambda values, grid, *size: _empty(values, *size),
+    lambda values, grid, *size: _Scatter.apply(values, grid, *size, True),
+)
+_sample_below, _scatter_below = library.below_autograd(_SAMPLE), library.below_autograd(_SCATTER)

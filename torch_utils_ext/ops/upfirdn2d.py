@@ -9,6 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from torch_utils_ext.kernels import upfirdn2d as launchers
+from torch_utils_ext.ops import library
+
 Factor = int | Sequence[int]
 Padding = int | Sequence[int]
 _Pair = tuple[int, int]
@@ -86,7 +89,7 @@ def upfirdn2d(
         padding: zeros relative to the upsampled image: one number, [x, y], or [left, right, top, bottom].
         flip_filter: False convolves, True correlates.
         gain: factor on the output.
-        impl: 'auto' is the quick one, 'ref' the plain and slow one.
+        impl: 'auto' (or 'cuda', the family's word for it) is the quick one, 'ref' the plain and slow one.
 
     Returns:
         Images [N, C, (H up + top + bottom - h + down) // down, likewise W], same dtype as `x`.
@@ -101,16 +104,14 @@ def upfirdn2d(
     if f.ndim not in (1, 2):
         raise ValueError(f"f must have shape [n] or [h, w], got {tuple(f.shape)}")
     ups, downs, pads = _parse_factor(up, "up"), _parse_factor(down, "down"), _parse_padding(padding)
+    library.check_impl(impl)
     if impl == "ref":
         return _upfirdn2d_ref(x, f, ups, downs, pads, flip_filter, gain)
-    if impl != "auto":
-        raise ValueError(f"impl must be 'auto' or 'ref', got {impl!r}")
-    f = f.detach()
-    if f.ndim == 2 or f.numel() <= _MAX_OUTER_TAPS:
-        f2 = f if f.ndim == 2 else torch.outer(f, f)
-        return _UpFirDn.apply(x, f2 * gain, ups, downs, pads, flip_filter)
-    x = _UpFirDn.apply(x, f[None, :], (ups[0], 1), (downs[0], 1), (pads[0], pads[1], 0, 0), flip_filter)
-    return _UpFirDn.apply(x, f[:, None] * gain, (1, ups[1]), (1, downs[1]), (0, 0, pads[2], pads[3]), flip_filter)
+    if library.takes_registered(x):
+        return _UPFIRDN2D(x, f, ups, downs, pads, flip_filter, gain)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _UpFirDn.apply(x, f, ups, downs, pads, flip_filter, gain, False)
+    return _plain(x, f, ups, downs, pads, flip_filter, gain)
 
 
 def filter2d(
@@ -222,30 +223,79 @@ class _UpFirDn(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool
+        ctx: Any,
+        x: torch.Tensor,
+        f: torch.Tensor,
+        up: _Pair,
+        down: _Pair,
+        padding: _Quad,
+        flip_filter: bool,
+        gain: float,
+        registered: bool,
     ) -> torch.Tensor:
-        fh, fw = f.shape
-        out_w, out_h = _output_size(x, (fw, fh), up, down, padding)
         ctx.save_for_backward(f)
-        ctx.settings = (up, down, padding, flip_filter)
-        ctx.sizes = (x.shape[3], x.shape[2], out_w, out_h)
-        return _run(x, f if flip_filter else f.flip(0, 1), up, down, padding, (out_w, out_h))
+        ctx.settings = (up, down, padding, flip_filter, gain, registered)
+        y = (_upfirdn2d_below if registered else _plain)(x, f, up, down, padding, flip_filter, gain)
+        ctx.sizes = (x.shape[3], x.shape[2], y.shape[3], y.shape[2])
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if not ctx.needs_input_grad[0]:
-            return (None,) * 6
+            return (None,) * 8
         (f,) = ctx.saved_tensors
-        up, down, padding, flip_filter = ctx.settings
+        up, down, padding, flip_filter, gain, registered = ctx.settings
         in_w, in_h, out_w, out_h = ctx.sizes
-        fh, fw = f.shape
+        fw, fh = _filter_size(f)
         back = (
             fw - 1 - padding[0],
             in_w * up[0] - out_w * down[0] + padding[0] - up[0] + 1,
             fh - 1 - padding[2],
             in_h * up[1] - out_h * down[1] + padding[2] - up[1] + 1,
         )
-        return _UpFirDn.apply(grads[0], f, down, up, back, not flip_filter), None, None, None, None, None
+        return _UpFirDn.apply(grads[0], f, down, up, back, not flip_filter, gain, registered), *(None,) * 7
+
+
+def _operator(
+    x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool, gain: float
+) -> torch.Tensor:
+    """What is registered: a kernel if there is one for this filter, or else the plain operators."""
+    layout = library.memory_format(x)
+    x = x.contiguous(memory_format=layout)
+    done = None
+    if f.dtype == torch.float32 and f.numel():
+        _output_size(x, _filter_size(f), up, down, padding)
+        done = library.launch(launchers.upfirdn2d, x, f, tuple(up), tuple(down), tuple(padding), flip_filter, gain)
+    return _plain(x, f, up, down, padding, flip_filter, gain).contiguous(memory_format=layout) if done is None else done
+
+
+def _fake(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, *rest: Any) -> torch.Tensor:
+    out_w, out_h = _output_size(x, _filter_size(f), up, down, padding)
+    size = [x.shape[0], x.shape[1], out_h, out_w]
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=library.memory_format(x))
+
+
+_UPFIRDN2D = library.register(
+    "upfirdn2d",
+    "(Tensor x, Tensor f, int[] up, int[] down, SymInt[] padding, bool flip_filter, float gain) -> Tensor",
+    _operator,
+    _fake,
+    lambda *args: _UpFirDn.apply(*args, True),
+)
+_upfirdn2d_below = library.below_autograd(_UPFIRDN2D)
+
+
+def _plain(
+    x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool, gain: float
+) -> torch.Tensor:
+    """One depthwise convolution, or one per axis for a long separable filter."""
+    f = f.detach() if flip_filter else f.detach().flip(tuple(range(f.ndim)))
+    out = _output_size(x, _filter_size(f), up, down, padding)
+    if f.ndim == 1 and f.numel() > _MAX_OUTER_TAPS:
+        x = _run(x, f[None, :], (up[0], 1), (down[0], 1), (padding[0], padding[1], 0, 0), (out[0], x.shape[2]))
+        return _run(x, f[:, None] * gain, (1, up[1]), (1, down[1]), (0, 0, padding[2], padding[3]), out)
+    f = torch.outer(f, f) if f.ndim == 1 else f
+    return _run(x, f if gain == 1 else f * gain, up, down, padding, out)
 
 
 def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, out: _Pair) -> torch.Tensor:

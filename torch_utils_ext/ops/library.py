@@ -1,0 +1,113 @@
+"""Where the operators are registered with torch.library, and which implementation a call takes."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch_utils_ext import kernels
+from torch_utils_ext.build import KernelsUnavailable
+
+IMPLEMENTATIONS = ("auto", "cuda", "ref")
+
+_LIBRARY = torch.library.Library("torch_utils_ext", "FRAGMENT")
+_gave_up: list[str] = []
+
+
+def register(
+    name: str,
+    schema: str,
+    implementation: Callable[..., torch.Tensor],
+    fake: Callable[..., torch.Tensor],
+    function: Callable[..., torch.Tensor] | None = None,
+) -> Any:
+    """Makes ``torch.ops.torch_utils_ext.<name>`` and returns it.
+
+    Args:
+        name: of the operator.
+        schema: arguments and result in torch's notation, without the name.
+        implementation: computes the result on any device; must not return or change an argument.
+        fake: makes an empty result of the right shape, dtype and strides.
+        function: a differentiable form of the operator, used where a gradient may be asked for; it calls the operator
+            through `below_autograd`. None for an operator that gives no gradient.
+    """
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"torch_utils_ext::{name}", fake, lib=_LIBRARY)
+    op = getattr(torch.ops.torch_utils_ext, name).default
+    if function is not None:
+        _LIBRARY.impl(name, _with_gradient(below_autograd(op), function), "Autograd")
+    return op
+
+
+def below_autograd(op: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The operator as tracers see it, for the inside of an autograd function."""
+
+    def run(*args: Any) -> torch.Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
+
+    return run
+
+
+def _with_gradient(
+    plain: Callable[..., torch.Tensor], function: Callable[..., torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    def run(*args: Any) -> torch.Tensor:
+        wanted = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+        return function(*args) if wanted else plain(*args)
+
+    return run
+
+
+def check_impl(impl: str) -> None:
+    """Raises ValueError for an unknown `impl`. 'cuda' is the family's word for 'auto': it, too, serves CPU tensors."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+
+
+def takes_registered(x: torch.Tensor) -> bool:
+    """Whether 'auto' calls the registered operator: while tracing, and where a kernel waits behind it.
+
+    Elsewhere the same arithmetic runs as plain PyTorch, which spares small tensors the dispatcher's time.
+    """
+    return torch.compiler.is_compiling() or (x.is_cuda and why_no_kernels() is None)
+
+
+def launch(launcher: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any) -> torch.Tensor | None:
+    """The CUDA kernel's result for `x` and further arguments; None where there is no kernel to run."""
+    if not x.is_cuda or x.numel() == 0 or why_no_kernels() is not None:
+        return None
+    try:
+        return launcher(x, *args)
+    except KernelsUnavailable as error:
+        _gave_up.append(str(error))
+        _warn(str(error))
+        return None
+
+
+def why_no_kernels() -> str | None:
+    """None if the CUDA kernels work, else one line with the reason, which is also warned of once."""
+    return _gave_up[0] if _gave_up else _found()
+
+
+@functools.cache
+def _found() -> str | None:
+    reason = kernels.why_not()
+    if reason is not None and torch.cuda.is_available():
+        _warn(reason)
+    return reason
+
+
+def _warn(reason: str) -> None:
+    warnings.warn(f"torch_utils_ext runs without its CUDA kernels: {reason}", RuntimeWarning, stacklevel=3)
+
+
+def memory_format(x: torch.Tensor) -> torch.memory_format:
+    """The layout that an operator's result takes from `x`."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
