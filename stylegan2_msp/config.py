@@ -20,6 +20,7 @@ class DataInfo:
     img_channels: int
     num_classes: int
     annotated: bool
+    u_size: int = 1  # numbers of uncertainty in a label: K for the softmax vector
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class TrainConfig:
     ada_target: float
     ada_kimg: float
     augpipe: str
-    consistency: float
+    consistency: float  # weights and schedule of the consistency terms: see training.consistency
     consistency_kimg: float
     flatten: float
     mirror: bool
@@ -61,6 +62,13 @@ class TrainConfig:
     r1_interval: int = 16
     pl_interval: int = 4
     ada_interval: int = 4
+    consistency_ramp: float = 0.0
+    consistency_uniform: float = 0.0
+    consistency_share: float = 0.5
+    consistency_class: float = 0.0
+    consistency_augment: float = 0.0
+    label_noise: float | str = 0.0  # sigma, or 'auto'
+    vicinal: float = 0.0  # kappa
     given: dict[str, Any] = field(default_factory=dict)  # options of the command line, for --resume
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +128,9 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         raise UserError("--aug fixed: needs the probability; add --p 0.2, say")
     if given.get("p") is not None and aug != "fixed":
         raise UserError(f"--p: goes with --aug fixed, found --aug {aug}")
-    c_dim = {"none": 0, "class": data.num_classes, "class+msp": data.num_classes + 1}[condition]
+    c_dim = {"none": 0, "class": data.num_classes, "class+msp": data.num_classes + data.u_size}[condition]
     networks = (
-        _points_networks(preset, c_dim, condition, given)
+        _points_networks(preset, data, c_dim, condition, given)
         if data.kind == "points"
         else _image_networks(preset, data, c_dim, condition, batch_gpu, given, device, bf16_cpu)
     )
@@ -146,9 +154,7 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         ada_target=pick("target", 0.6),
         ada_kimg=preset.ada_kimg,
         augpipe=pick("augpipe", "bgc"),
-        consistency=pick("consistency", 1.0) if guided else 0.0,
-        consistency_kimg=pick("consistency_kimg", 20.0),
-        flatten=pick("flatten", 0.5) if guided else 0.0,
+        **_condition_terms(given, data, guided),
         mirror=pick("mirror", False),
         subset=given.get("subset"),
         snap=pick("snap", 10),
@@ -192,7 +198,7 @@ def _image_networks(
         "conv_clamp": preset.conv_clamp if half_res else None,  # float32 cannot overflow
         "half_dtype": half_dtype,
     }
-    embedding = {"embedding": _embedding(given, condition)}
+    embedding = _embedding(given, data, condition)
     size = {"c_dim": c_dim, "img_resolution": data.img_resolution, "img_channels": data.img_channels}
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     mbstd = min(preset.mbstd, batch_gpu)
@@ -221,8 +227,10 @@ def _image_networks(
     }
 
 
-def _points_networks(preset: ResolvedPreset, c_dim: int, condition: str, given: dict[str, Any]) -> dict[str, Any]:
-    embedding = {"embedding": _embedding(given, condition)}
+def _points_networks(
+    preset: ResolvedPreset, data: DataInfo, c_dim: int, condition: str, given: dict[str, Any]
+) -> dict[str, Any]:
+    embedding = _embedding(given, data, condition)
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     return {
         "G_name": "PointGenerator",
@@ -232,14 +240,40 @@ def _points_networks(preset: ResolvedPreset, c_dim: int, condition: str, given: 
     }
 
 
-def _embedding(given: dict[str, Any], condition: str) -> str:
-    """How the label enters both networks; without an MSP there is nothing to split."""
+def _condition_terms(given: dict[str, Any], data: DataInfo, guided: bool) -> dict[str, Any]:
+    """Values of the options that make the uncertainty hold; where it is no condition, all of them are off."""
+    defaults = {
+        "consistency": 1.0,
+        "consistency_kimg": 20.0,
+        "consistency_ramp": 0.0,
+        "consistency_uniform": 0.0,
+        "consistency_share": 0.5,
+        "consistency_class": 0.0,
+        "consistency_augment": 0.0,
+        "label_noise": 0.0,
+        "vicinal": 0.0,
+        "flatten": 0.5,
+    }
+    terms = {name: value if given.get(name) is None else given[name] for name, value in defaults.items()}
+    if not guided:
+        off = ("consistency", "consistency_uniform", "consistency_class", "label_noise", "vicinal", "flatten")
+        return terms | dict.fromkeys(off, 0.0)
+    if terms["consistency_augment"] and data.kind == "points":
+        raise UserError("--consistency-augment: 2-D points have no augmentation; leave it out")
+    if terms["vicinal"] and data.u_size > 1:
+        raise UserError("--vicinal: needs one number of uncertainty per sample, the data have softmax vectors")
+    return terms
+
+
+def _embedding(given: dict[str, Any], data: DataInfo, condition: str) -> dict[str, Any]:
+    """Arguments of both mapping networks: how the label enters; without an uncertainty only the linear way is left."""
     wanted = given.get("embedding")
     if condition != "class+msp":
-        if wanted == "split":
-            raise UserError("--embedding split: needs the MSP; add --cond-msp=1 or leave it out")
-        return "linear"
-    return wanted or "split"
+        if wanted not in (None, "linear"):
+            raise UserError(f"--embedding {wanted}: needs the MSP; add --cond-msp=1 or leave it out")
+        return {"embedding": "linear"}
+    length = {"u_dim": data.u_size} if data.u_size > 1 else {}
+    return {"embedding": wanted or "split", **length}
 
 
 def _precision(preset: ResolvedPreset, given: dict[str, Any], device: str, bf16_cpu: bool) -> tuple[int, str]:
@@ -267,13 +301,23 @@ def check_choices(given: dict[str, Any]) -> None:
         "subset": (1, None),
         "flatten": (0, 1),
         "consistency": (0, None),
+        "consistency_kimg": (0, None),
+        "consistency_ramp": (0, None),
+        "consistency_uniform": (0, None),
+        "consistency_share": (0, 4),
+        "consistency_class": (0, None),
+        "consistency_augment": (0, 1),
+        "label_noise": (0, 1),
+        "vicinal": (0, 1),
         "freezed": (0, None),
         "seed": (0, None),
     }
     for option, (low, high) in ranges.items():
         value = given.get(option)
-        if value is not None and (value < low or (high is not None and value > high)):
+        if value in (None, "auto"):
+            continue
+        if not value >= low or (high is not None and value > high):
             bound = f"at least {low}" if high is None else f"in [{low}, {high}]"
-            raise UserError(f"--{option}: must be {bound}, found {value}")
+            raise UserError(f"--{option.replace('_', '-')}: must be {bound}, found {value}")
     if given.get("augpipe") is not None and given["augpipe"] not in AUGPIPE:
         raise UserError(f"--augpipe: must be one of {', '.join(AUGPIPE)}, found {given['augpipe']}")

@@ -11,6 +11,16 @@ import click
 _CHOICES = {"cfg": ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny", "points"]}
 
 
+class NumberOrAuto(click.ParamType):
+    """A number, or the word auto."""
+
+    name = "float|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """The number, or 'auto'."""
+        return value if value == "auto" else click.FLOAT.convert(value, param, ctx)
+
+
 @click.command()
 @click.option(
     "--outdir",
@@ -45,19 +55,54 @@ _CHOICES = {"cfg": ["auto", "stylegan2", "paper256", "paper512", "paper1024", "c
 @click.option("--z-dim", type=int, help="Dimension of z (and of w).")
 @click.option(
     "--embedding",
-    type=click.Choice(["split", "linear"]),
-    help="How the condition enters both networks.  [default: split]",
+    type=click.Choice(["split", "linear", "learned", "film"]),
+    help="How the condition enters both networks: class and Fourier features of u apart (split), one linear layer as "
+    "in the reference, features of u that a small network learns, or u scaling features (film).  [default: split]",
 )
 @click.option(
     "--consistency",
     type=float,
-    help="Weight of E|MSP out - MSP in| in G's loss; 0 is the paper's plain method.  [default: 1]",
+    help="Weight of E|u out - u in| in G's loss; 0 is the paper's plain method.  [default: 1]",
 )
-@click.option("--consistency-kimg", type=float, help="The term starts after this many kimg.  [default: 20]")
+@click.option("--consistency-kimg", type=float, help="The consistency terms start after this many kimg.  [default: 20]")
+@click.option("--consistency-ramp", type=float, help="... and rise to full weight in this many kimg.  [default: 0]")
+@click.option(
+    "--consistency-uniform",
+    type=float,
+    help="Weight of the same term on a second batch of fakes, which D never sees, with u uniform.  [default: 0]",
+)
+@click.option(
+    "--consistency-share",
+    type=float,
+    help="Size of that second batch relative to the first: what it costs.  [default: 0.5]",
+)
+@click.option(
+    "--consistency-class",
+    type=float,
+    help="Weight of cross-entropy to the class, at levels where fakes are named right less often than reals.  "
+    "[default: 0]",
+)
+@click.option(
+    "--consistency-augment",
+    type=float,
+    help="Probability of small shifts and faint noise on what the classifier is shown of fakes.  [default: 0]",
+)
+@click.option(
+    "--label-noise",
+    type=NumberOrAuto(),
+    help="Standard deviation of noise on the u that D is told; 'auto' is 1.06 std(u) N^(-1/5).  [default: 0]",
+)
+@click.option(
+    "--vicinal",
+    type=float,
+    help="Half-width around the u that D is told within which reals and fakes are drawn (CcGAN's hard vicinal loss); "
+    "0 is off.  [default: 0]",
+)
 @click.option(
     "--flatten",
     type=float,
-    help="Share of samples drawn with equal MSP levels per class; 0 is the natural distribution.  [default: 0.5]",
+    help="Share of samples, real and fake, drawn with equal levels of u per class; 0 is the natural distribution.  "
+    "[default: 0.5]",
 )
 @click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")
 @click.option("--p", type=float, help="Augmentation probability of --aug fixed.")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan2_msp.conditioning import level
 from stylegan2_msp.data.archive import Archive
 from torch_utils_ext.rng import BatchRng
 
@@ -126,10 +127,13 @@ class SampleOrder:
 
 
 def flat_weights(labels: torch.Tensor, num_classes: int, width: float = 0.05) -> torch.Tensor:
-    """Weights, float64 [N] with sum 1, under which each class keeps its share and its MSP levels are equally likely."""
+    """Weights, float64 [N] with sum 1, under which each class keeps its share and its levels are equally likely.
+
+    The level of a sample is its uncertainty in [0, 1], of softmax vectors the probability of its class.
+    """
     classes = labels[:, :num_classes].argmax(dim=1)
-    level = ((1 - labels[:, num_classes].to(torch.float64)) / width).floor().to(torch.int64)
-    cell = classes * int(1 / width + 2) + level
+    bins = ((1 - level(labels, num_classes).to(torch.float64)) / width).floor().to(torch.int64)
+    cell = classes * int(1 / width + 2) + bins
     _, inverse, counts = cell.unique(return_inverse=True, return_counts=True)
     weights = 1 / counts[inverse].to(torch.float64)
     share = torch.bincount(classes, minlength=num_classes).to(torch.float64) / labels.shape[0]

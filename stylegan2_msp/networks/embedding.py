@@ -83,8 +83,9 @@ class LearnedFeatures(nn.Module):
         super().__init__()
         self.out_features = features
         first = FullyConnectedLayer(u_dim, hidden, activation="lrelu")
+        assert first.bias is not None
         with torch.no_grad():
-            first.weight *= _STEEPNESS
+            first.weight.mul_(_STEEPNESS)
             first.bias.copy_(-(first.weight * torch.rand(hidden, u_dim)).sum(dim=1) / math.sqrt(u_dim))
         second = FullyConnectedLayer(hidden, hidden, activation="lrelu")
         self.layers = nn.Sequential(first, second, FullyConnectedLayer(hidden, features))
@@ -135,6 +136,8 @@ class SplitEmbedding(nn.Module):
     The class one-hot passes one linear layer; u passes Fourier features and one linear layer. Each gets half of the
     features. With c_dim = u_dim there is only u.
     """
+
+    by_u: nn.Module
 
     def __init__(self, c_dim: int, features: int, u_dim: int = 1) -> None:
         super().__init__()

@@ -178,8 +178,10 @@ def _prepare(
         given = {**given, "data": saved.data}
     archive = _annotated(given, device)
     if archive.annotated and _classifier(archive) is None:
-        if given.get("consistency"):
-            raise UserError(f"--consistency: {archive.path} holds no classifier; annotate it with one or leave it out")
+        for option in ("consistency", "consistency_uniform", "consistency_class"):
+            if given.get(option):
+                name = option.replace("_", "-")
+                raise UserError(f"--{name}: {archive.path} holds no classifier; annotate it with one or leave it out")
         print(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.", flush=True)
     given = {**given, "data": str(archive.path)}
     transfer = Path(resume) if snapshot and resume else None
@@ -229,6 +231,7 @@ def _new_config(given: dict[str, Any], archive: Archive, processes: int, device:
         img_channels=archive.img_channels,
         num_classes=archive.num_classes,
         annotated=archive.annotated,
+        u_size=1 if archive.u is None or archive.u.ndim == 1 else archive.u.shape[1],
     )
     config = resolve(given, info, processes, device, device == "cpu" and bfloat16_pays("cpu"))
     config = dataclasses.replace(config, data_sha256=archive.content_sha256)

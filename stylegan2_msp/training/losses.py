@@ -9,23 +9,24 @@ import torch
 from torch.nn.functional import softplus
 
 from stylegan2_msp.augment import AugmentPipe
-from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator
+from stylegan2_msp.training.consistency import Consistency
 from torch_utils_ext.rng import BatchRng
 
 
 @dataclass
 class Objective:
-    """Losses of StyleGAN2-ADA with the condition c = [class one-hot, MSP].
+    """Losses of StyleGAN2-ADA with the condition c = [class one-hot, uncertainty].
 
     Each method takes this process's share of the batch and returns scalars that are means over it; the mean over
-    processes is the loss of the whole batch.
+    processes is the loss of the whole batch. ``told`` is the label that D is told of a sample, which differs from the
+    sample's own c only under label noise or vicinal sampling (`training.labels.LabelDraws`).
 
     Attributes:
         G, D: the networks.
         augment: the ADA pipe, or None.
-        classifier: frozen; used by the consistency term only.
         rng: numbers of the batch, shared by all processes.
+        consistency: asks the frozen classifier about fakes, or None.
         style_mixing: probability of mixing two latents (Karras et al. 2019, section 3.1).
         pl_decay: decay of the running mean of path lengths.
         mean: takes the mean of a tensor over all processes.
@@ -34,8 +35,8 @@ class Objective:
     G: Generator | PointGenerator
     D: Discriminator | PointDiscriminator
     augment: AugmentPipe | None
-    classifier: FrozenClassifier | None
     rng: BatchRng
+    consistency: Consistency | None = None
     style_mixing: float = 0.0
     pl_decay: float = 0.01
     mean: Callable[[torch.Tensor], torch.Tensor] = lambda value: value
@@ -53,23 +54,31 @@ class Objective:
         return self.G.synthesis(ws, rng=self.rng), ws
 
     def discriminate(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """D's logits [N, 1] of augmented samples; c is that of the sample before augmentation."""
+        """D's logits [N, 1] of augmented samples; c speaks of the sample before augmentation."""
         if self.augment is not None:
             img = self.augment(img, rng=self.rng)
         return self.D(img, c)
 
-    def generator(self, z: torch.Tensor, c: torch.Tensor, consistency: float) -> dict[str, torch.Tensor]:
-        """Non-saturating loss softplus(-D(G(z, c), c)) (Goodfellow et al. 2014), plus the consistency term.
-
-        The term is ``consistency`` * E|v - u|, u the MSP asked for and v what the frozen classifier answers
-        (compare the classifier term of Singla et al. 2020, Progressive Exaggeration).
-        """
+    def generator(
+        self, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor, strength: float = 0.0
+    ) -> dict[str, torch.Tensor]:
+        """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus ``strength`` times what the
+        frozen classifier charges (see `Consistency`)."""
         img, _ = self.generate(z, c)
-        adversarial = softplus(-self.discriminate(img, c)).mean()
-        losses = {"G": adversarial}
-        if consistency > 0 and self.classifier is not None:
-            answered = self.classifier.probs(img).amax(dim=1)
-            losses["consistency"] = consistency * (answered - c[:, -1]).abs().mean()
+        losses = {"G": softplus(-self.discriminate(img, told)).mean()}
+        asks = self.consistency
+        if asks is None or strength == 0:
+            return losses
+        distance, strayed = asks.charge(img, c)
+        losses["consistency"] = strength * asks.weight * distance
+        if asks.uniform > 0:
+            c = asks.uniform_labels(len(c))
+            ws = self.G.mapping(self.rng.randn(len(c), z.shape[1]), c, skip_w_avg_update=True)
+            distance, more = asks.charge(self.G.synthesis(ws, rng=self.rng), c)
+            losses["consistency_uniform"] = strength * asks.uniform * distance
+            strayed = (strayed + more) / 2
+        if asks.agreement is not None:
+            losses["class"] = strength * asks.class_weight * strayed
         return losses
 
     def path_length(self, z: torch.Tensor, c: torch.Tensor, pl_mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,22 +95,22 @@ class Objective:
         return (lengths - pl_mean).square().mean(), pl_mean
 
     def discriminator(
-        self, real: torch.Tensor, real_c: torch.Tensor, z: torch.Tensor, fake_c: torch.Tensor
+        self, real: torch.Tensor, real_told: torch.Tensor, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Logistic loss softplus(D(G(z, c), c)) + softplus(-D(x, c)); ``signs`` is E[sign D(x, c)] for ADA."""
+        """Logistic loss softplus(D(G(z, c), told)) + softplus(-D(x, told)); ``signs`` is E[sign D(x, told)] for ADA."""
         with torch.no_grad():
-            fake, _ = self.generate(z, fake_c)
-        fake_logits = self.discriminate(fake, fake_c)
-        real_logits = self.discriminate(real, real_c)
+            fake, _ = self.generate(z, c)
+        fake_logits = self.discriminate(fake, told)
+        real_logits = self.discriminate(real, real_told)
         return {
             "D_fake": softplus(fake_logits).mean(),
             "D_real": softplus(-real_logits).mean(),
             "signs": real_logits.detach().sign().mean(),
         }
 
-    def r1(self, real: torch.Tensor, real_c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """R1 penalty E||grad_x D(x, c)||^2 (Mescheder et al. 2018, equation 9) and E[sign D(x, c)]."""
+    def r1(self, real: torch.Tensor, told: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """R1 penalty E||grad_x D(x, told)||^2 (Mescheder et al. 2018, equation 9) and E[sign D(x, told)]."""
         real = real.detach().requires_grad_(True)
-        logits = self.discriminate(real, real_c)
+        logits = self.discriminate(real, told)
         (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
         return slope.square().flatten(1).sum(dim=1).mean(), logits.detach().sign().mean()

@@ -14,9 +14,12 @@ from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
 from stylegan2_msp.training.ada import AdaController
+from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.training.checkpoint import TrainState
+from stylegan2_msp.training.consistency import MILD, Consistency
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.ema import ema_beta, update_ema
+from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
 from torch_utils_ext.rng import BatchRng
 
@@ -28,7 +31,7 @@ class Trainer:
         config: the resolved run.
         data: all samples (each process holds them).
         num_classes: K.
-        classifier: the frozen classifier, for the consistency term.
+        classifier: the frozen classifier, for the consistency terms.
         world: this process's place among those that share the batch.
     """
 
@@ -43,13 +46,14 @@ class Trainer:
         self.config = config
         self.data = data
         self.world = world
-        self.state = _initial_state(config, data, num_classes, world)
+        self.state = state = _initial_state(config, data, num_classes, classifier, world)
+        self.labels = LabelDraws(data.labels, num_classes, state.order, state.rng, config.label_noise, config.vicinal)
         self.objective = Objective(
-            self.state.G,
-            self.state.D,
-            self.state.pipe,
-            classifier,
-            self.state.rng,
+            state.G,
+            state.D,
+            state.pipe,
+            state.rng,
+            _consistency(config, data, classifier, state),
             style_mixing=config.style_mixing,
             mean=world.mean,
         )
@@ -58,12 +62,12 @@ class Trainer:
     def step(self) -> None:
         """Trains on one batch."""
         config, state = self.config, self.state
-        self._generator()
+        self.generator_phase()
         if config.pl_weight > 0 and state.step % config.pl_interval == 0:
-            self._path_length()
-        self._discriminator()
+            self.path_length_phase()
+        self.discriminator_phase()
         if config.gamma > 0 and state.step % config.r1_interval == 0:
-            self._r1()
+            self.r1_phase()
         beta = ema_beta(state.nimg, config.batch, config.ema_kimg, config.ema_rampup)
         update_ema(state.G_ema, state.G, beta)
         state.nimg += config.batch
@@ -71,28 +75,28 @@ class Trainer:
         if state.ada is not None and state.step % config.ada_interval == 0:
             state.ada.update()
 
-    def _generator(self) -> None:
+    def generator_phase(self) -> None:
         config, state = self.config, self.state
-        weight = config.consistency if state.nimg >= config.consistency_kimg * 1000 else 0.0
+        strength = consistency_strength(state.nimg, config.consistency_kimg, config.consistency_ramp)
         state.D.requires_grad_(False)
         for _ in range(self.rounds):
-            losses = self.objective.generator(*self._latents(), consistency=weight)
+            losses = self.objective.generator(*self._latents(), strength=strength)
             self._backward(sum(losses.values(), torch.zeros((), device=self.world.device)))
             self._note(losses)
         state.D.requires_grad_(True)
         self._update(state.opt_G, state.G.parameters())
 
-    def _path_length(self) -> None:
+    def path_length_phase(self) -> None:
         config, state = self.config, self.state
         for _ in range(self.rounds):
-            z, c = self._latents()
+            z, c, _ = self._latents()
             half = max(config.batch_gpu // 2, 1)  # half a batch is enough (Karras et al. 2020a, appendix B)
             penalty, state.pl_mean = self.objective.path_length(z[:half], c[:half], state.pl_mean)
             self._backward(penalty * config.pl_weight * config.pl_interval)
             self._note({"pl_penalty": penalty})
         self._update(state.opt_G, state.G.parameters())
 
-    def _discriminator(self) -> None:
+    def discriminator_phase(self) -> None:
         state = self.state
         for _ in range(self.rounds):
             losses = self.objective.discriminator(*self._reals(), *self._latents())
@@ -102,7 +106,7 @@ class Trainer:
             self._observe(signs)
         self._update(state.opt_D, state.D.parameters())
 
-    def _r1(self) -> None:
+    def r1_phase(self) -> None:
         config, state = self.config, self.state
         for _ in range(self.rounds):
             penalty, signs = self.objective.r1(*self._reals())
@@ -111,17 +115,17 @@ class Trainer:
             self._observe(signs)
         self._update(state.opt_D, state.D.parameters())
 
-    def _latents(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """z and c of one round of fakes; c are the labels of random real samples."""
-        n, rng = self.config.batch_gpu, self.state.rng
-        z = rng.randn(n, self.state.G.z_dim)
-        return z, self.data.labels[self.state.order.labels_of_fakes(n, rng)]
+    def _latents(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """z of one round of fakes, their labels (those of random real samples) and the labels that D is told."""
+        z = self.state.rng.randn(self.config.batch_gpu, self.state.G.z_dim)
+        return z, *self.labels.fakes(self.config.batch_gpu)
 
     def _reals(self) -> tuple[torch.Tensor, torch.Tensor]:
-        n, rng = self.config.batch_gpu, self.state.rng
-        index = self.state.order.reals(n, rng)
-        flip = rng.rand(n) < 0.5 if self.data.mirror else None
-        return self.data.reals(index, flip), self.data.labels[index]
+        """One round of reals and the labels that D is told."""
+        n = self.config.batch_gpu
+        index, told = self.labels.reals(n)
+        flip = self.state.rng.rand(n) < 0.5 if self.data.mirror else None
+        return self.data.reals(index, flip), told
 
     def _backward(self, loss: torch.Tensor) -> None:
         (loss / self.rounds).backward()
@@ -161,7 +165,42 @@ class Trainer:
                     buffer.copy_(self.world.mean(buffer))
 
 
-def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:
+def consistency_strength(nimg: int, start_kimg: float, ramp_kimg: float) -> float:
+    """Factor in [0, 1] of the consistency terms: 0 before the start, then rising linearly during the ramp."""
+    since = nimg / 1000 - start_kimg
+    if since < 0:
+        return 0.0
+    return min(since / ramp_kimg, 1.0) if ramp_kimg > 0 else 1.0
+
+
+def _consistency(
+    config: TrainConfig, data: TrainingSet, classifier: FrozenClassifier | None, state: TrainState
+) -> Consistency | None:
+    """What asks the classifier, or None where no term has a weight."""
+    weights = (config.consistency, config.consistency_uniform, config.consistency_class)
+    if classifier is None or not any(weights):
+        return None
+    pipe = None
+    if config.consistency_augment > 0:
+        pipe = AugmentPipe(**MILD).requires_grad_(False).to(data.labels.device)
+        pipe.p.fill_(config.consistency_augment)
+    weight, uniform, class_weight = weights
+    return Consistency(
+        classifier,
+        state.rng,
+        weight=weight,
+        uniform=uniform,
+        share=config.consistency_share,
+        class_weight=class_weight,
+        agreement=state.agreement,
+        pipe=pipe,
+        labels=data.labels,
+    )
+
+
+def _initial_state(
+    config: TrainConfig, data: TrainingSet, num_classes: int, classifier: FrozenClassifier | None, world: World
+) -> TrainState:
     """A fresh state, the same on every process."""
     torch.manual_seed(config.seed)
     G = cast("Generator | PointGenerator", build_network(config.G_name, config.G_kwargs).train())
@@ -175,6 +214,9 @@ def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, wor
         pipe.p.fill_(config.aug_p)
         if config.aug == "ada":
             ada = AdaController(pipe, config.ada_target, config.ada_kimg, config.ada_interval, config.batch)
+    agreement = None
+    if classifier is not None and config.consistency_class > 0:
+        agreement = ClassAgreement(real_agreement(classifier, data), world.mean)
     flatten = config.flatten if config.condition == "class+msp" else 0.0
     return TrainState(
         G=G,
@@ -186,6 +228,7 @@ def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, wor
         rng=BatchRng(config.seed, world.device, world.rank, world.size),
         pipe=pipe,
         ada=ada,
+        agreement=agreement,
         pl_mean=torch.zeros((), device=world.device),
     )
 

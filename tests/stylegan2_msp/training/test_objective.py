@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from stylegan2_msp.training.consistency import Consistency
 from stylegan2_msp.training.losses import Objective
+from stylegan2_msp.uncertainty import Msp
 from torch_utils_ext.rng import BatchRng
 
 Z = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 0.1]])
@@ -42,16 +44,20 @@ class LinearD(nn.Module):
 
 
 class KnownClassifier(nn.Module):
-    """Softmax of (x0, -x0)."""
+    """Logits (x0, -x0) and the MSP."""
 
-    def probs(self, img):
+    num_classes = 2
+    measure = Msp()
+
+    def forward(self, img):
         x = img.flatten(1)[:, 0]
-        return torch.stack([x, -x], dim=1).softmax(dim=1)
+        return torch.stack([x, -x], dim=1)
 
 
 @pytest.fixture
 def objective():
-    return Objective(LinearG(), LinearD(), None, KnownClassifier(), BatchRng(0))
+    rng = BatchRng(0)
+    return Objective(LinearG(), LinearD(), None, rng, Consistency(KnownClassifier(), rng))
 
 
 def softplus(x):
@@ -65,14 +71,15 @@ def images(objective):
 def test_generator_loss_is_the_mean_of_softplus_of_minus_logits(objective):
     logits = [float(x @ objective.D.a.detach() + c[-1]) for x, c in zip(images(objective), C, strict=True)]
     wanted = sum(softplus(-v) for v in logits) / 3
-    assert objective.generator(Z, C, consistency=0.0)["G"].item() == pytest.approx(wanted, rel=1e-6)
+    assert objective.generator(Z, C, C)["G"].item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_consistency_is_the_weighted_mean_distance_between_asked_and_answered(objective):
-    answered = [1 / (1 + math.exp(-2 * abs(float(x[0])))) for x in images(objective)]
+    objective.consistency.weight = 5.0
+    answered = [1 / (1 + math.exp(-2 * abs(max(-1, min(1, float(x[0])))))) for x in images(objective)]
     wanted = 2.5 * sum(abs(v - float(c[-1])) for v, c in zip(answered, C, strict=True)) / 3
-    assert float(objective.generator(Z, C, consistency=2.5)["consistency"]) == pytest.approx(wanted, rel=1e-6)
-    assert "consistency" not in objective.generator(Z, C, consistency=0.0)
+    assert float(objective.generator(Z, C, C, strength=0.5)["consistency"]) == pytest.approx(wanted, rel=1e-6)
+    assert set(objective.generator(Z, C, C)) == {"G"}
 
 
 def test_discriminator_loss(objective):
@@ -80,7 +87,7 @@ def test_discriminator_loss(objective):
     a = objective.D.a.detach()
     fake_logits = [float(x @ a + c[-1]) for x, c in zip(images(objective), C, strict=True)]
     real_logits = [float(x.flatten() @ a + c[-1]) for x, c in zip(real, C, strict=True)]
-    losses = objective.discriminator(real, C, Z, C)
+    losses = objective.discriminator(real, C, Z, C, C)
     assert float(losses["D_fake"]) == pytest.approx(sum(map(softplus, fake_logits)) / 3, rel=1e-6)
     assert float(losses["D_real"]) == pytest.approx(sum(softplus(-v) for v in real_logits) / 3, rel=1e-6)
     assert float(losses["signs"]) == pytest.approx(sum(math.copysign(1, v) for v in real_logits) / 3)

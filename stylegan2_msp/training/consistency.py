@@ -1,0 +1,93 @@
+"""What the frozen classifier adds to G's loss: its answer's distance from the level asked for, and a strayed class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from stylegan2_msp.augment import AugmentPipe
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.conditioning import level, make_labels
+from stylegan2_msp.training.agreement import ClassAgreement
+from torch_utils_ext.rng import BatchRng
+
+# Changes that leave the answer on reals nearly alone: shifts by whole pixels up to 1/16 of the image, and faint noise.
+MILD: dict[str, Any] = {"xint": 1.0, "xint_max": 1 / 16, "noise": 1.0, "noise_std": 0.05}
+_TAILS = 0.002  # share of the labels at either end that the range of uniform levels leaves out
+
+
+@dataclass
+class Consistency:
+    """Terms of G's loss that ask the frozen classifier f (compare Singla et al. 2020, Progressive Exaggeration).
+
+    v is what f says of G(z, c), u what c asks for, y the class that c asks for.
+
+    Attributes:
+        classifier: f.
+        rng: numbers of the batch.
+        weight: of E|v - u| over the fakes that D judges.
+        uniform: of E|v - u| over a second batch that D never sees, its levels uniform over the data's range.
+        share: size of that second batch relative to the first.
+        class_weight: of E[s(u) (-log p_y)] over both batches; s(u) in [0, 1] says how far fakes of that level fall
+            short of the class agreement of reals (`ClassAgreement.shortfall`). Bare cross-entropy would make fakes
+            more obedient than reals, which f gets wrong the more often the lower u is.
+        agreement: gives s(u); needed with ``class_weight``.
+        pipe: mild augmentation under which f looks at fakes, or None. An answer that holds under small shifts and
+            faint noise is not owed to a pattern of single pixels (randomised smoothing, Cohen et al. 2019). D's own
+            pipe would not do: f answers strongly augmented reals otherwise than the reals, of which u is said.
+        labels: all labels; with ``uniform`` they say which classes and levels there are.
+    """
+
+    classifier: FrozenClassifier
+    rng: BatchRng
+    weight: float = 1.0
+    uniform: float = 0.0
+    share: float = 0.5
+    class_weight: float = 0.0
+    agreement: ClassAgreement | None = None
+    pipe: AugmentPipe | None = None
+    labels: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.lowest = self.highest = 1.0
+        if self.labels is not None and self.uniform > 0:
+            levels = level(self.labels, self.classifier.num_classes).sort().values
+            skipped = int(_TAILS * len(levels))
+            self.lowest, self.highest = float(levels[skipped]), float(levels[-1 - skipped])
+
+    def uniform_labels(self, n: int) -> torch.Tensor:
+        """Labels of the second batch for a first one of n: classes as in the data, levels uniform, [share n, c_dim]."""
+        assert self.labels is not None
+        K = self.classifier.num_classes
+        count = max(1, round(self.share * n))
+        classes = self.labels[self.rng.randint(len(self.labels), count), :K].argmax(dim=1)
+        levels = self.lowest + (self.highest - self.lowest) * self.rng.rand(count)
+        return make_labels(classes, self.classifier.measure.rows(classes, levels), K)
+
+    def charge(self, img: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """E|v - u| (of softmax vectors half the L1 distance) and E[s(u) (-log p_y)] of fakes made for labels c."""
+        K = self.classifier.num_classes
+        classes, asked = c[:, :K].argmax(dim=1), c[:, K:]
+        logits, v = self._answer(img, classes)
+        halved = 1 if asked.shape[1] == 1 else 2
+        distance = (v.reshape(asked.shape) - asked).abs().sum(dim=1).mean() / halved
+        if self.agreement is None:
+            return distance, distance.new_zeros(())
+        levels = level(c, K)
+        strayed = self.agreement.shortfall(levels) * cross_entropy(logits, classes, reduction="none")
+        self.agreement.observe(levels, logits.detach().argmax(dim=1) == classes, len(c) * self.rng.world_size)
+        return distance, strayed.mean()
+
+    def _answer(self, img: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and measure of what an image file would hold of the fakes."""
+        f = self.classifier
+        if img.ndim == 4:
+            img = img.clamp(-1, 1)
+        if self.pipe is not None:
+            img = self.pipe(img, rng=self.rng)
+        logits = f(img)
+        v = f.measure(f.measured_logits(img) if f.measure.draws else logits, classes)
+        return logits, v.clamp(0, 1)
