@@ -171,11 +171,11 @@ def open_archive(path: str | Path) -> Archive:
     members = Members(Path(path))
     with members.reading() as read:
         points = None
-        if "points.npy" in members.sizes:
+        if "points.npy" in members:
             points = parse_array(read("points.npy", _MAX_ARRAY_BYTES), (None, 2), f"{path}: points.npy")
             names = default_names("points", len(points))
         else:
-            names = sorted(name for name in members.sizes if is_image_name(name))
+            names = [name for name in members.names if is_image_name(name)]
         if not names:
             raise UserError(f"{path}: holds no images and no points; make an archive with the dataset tool")
         channels, resolution = 0, 0
@@ -204,7 +204,7 @@ def open_archive(path: str | Path) -> Archive:
 
 
 def _manifest(members: Members, read: Reader, names: list[str]) -> Manifest:
-    if "dataset.json" not in members.sizes:
+    if "dataset.json" not in members:
         return Manifest()
     limit = min(_MANIFEST_BASE + _MANIFEST_PER_SAMPLE * len(names), _MANIFEST_MOST)
     return parse_manifest(read("dataset.json", limit), names, f"{members.path}: dataset.json")
@@ -216,7 +216,7 @@ def _annotation_files(
     """Probabilities and classifier file of an annotated archive."""
     probs, classifier = None, None
     for file in (manifest.probs_file, manifest.classifier_file):
-        if file is not None and file not in members.sizes:
+        if file is not None and file not in members:
             raise UserError(f"{members.path}: {file!r}, which dataset.json names, is missing; annotate again")
     if manifest.probs_file is not None and manifest.u is not None:
         where = f"{members.path}: {manifest.probs_file}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
+from stylegan2_msp.data.json_stream import load_object
 from stylegan2_msp.data.samples import Corruption
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.uncertainty import MEASURES, Measure
@@ -18,6 +21,9 @@ from stylegan2_msp.uncertainty import MEASURES, Measure
 MAX_CLASSES = 32_768
 KINDS = ("none", "blur", "noise")
 _TOLERANCE = 1e-6
+_NUMBERS = {int, float}
+_BLOCK = 256  # few enough that the garbage collector has nothing to do
+_PAIRS = "expected [[file name, label], ...], one entry per image"
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,18 @@ def parse_manifest(data: bytes, names: list[str], where: str) -> Manifest:
     Raises:
         UserError: not JSON, or a field is missing, malformed or out of range.
     """
-    content = _parse_json(data, where)
+    content = _parse_json(data, lambda entries: _labels_by_name(entries, names, where), where)
     class_names = _class_names(content, where)
-    labels = _labels_by_name(content.get("labels"), names, where)
+    labels = content.get("labels")
     classes, u, num_classes, measure = None, None, 0, None
     if labels is not None:
-        if isinstance(labels[0], list):
+        if not isinstance(labels, np.ndarray):
+            raise ManifestError(where, "labels", f"found a {type(labels).__name__}", _PAIRS)
+        if labels.ndim == 2:
             measure = MEASURES[_measure(content, where)]()
             classes, u, num_classes = _annotated(labels, names, measure, where)
         else:
-            classes = _integers(labels, names, where)
+            classes = labels
             num_classes = len(class_names) if class_names else int(classes.max()) + 1
         if class_names and (len(class_names) != num_classes or int(classes.max()) >= num_classes):
             found = f"{len(class_names)} names, but the labels have {max(num_classes, int(classes.max()) + 1)} classes"
@@ -134,9 +142,10 @@ def _first(bad: np.ndarray) -> int | None:
     return int(bad.argmax()) if bad.any() else None
 
 
-def _parse_json(data: bytes, where: str) -> dict[str, Any]:
+def _parse_json(data: bytes, take: Callable[[Iterator[Any]], np.ndarray], where: str) -> dict[str, Any]:
+    """The object in dataset.json; the entries of its labels go through ``take``."""
     try:
-        content = json.loads(data)
+        content = load_object(data, "labels", take)
     except RecursionError as error:
         raise UserError(f"{where}: is nested too deeply; make the archive again") from error
     except (ValueError, MemoryError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
@@ -147,31 +156,49 @@ def _parse_json(data: bytes, where: str) -> dict[str, Any]:
     return content
 
 
-def _labels_by_name(entries: Any, names: list[str], where: str) -> list[Any] | None:
-    """The label of every name, or None when there are no labels."""
-    if entries is None:
-        return None
-    remedy = "expected [[file name, label], ...], one entry per image"
-    if not isinstance(entries, list):
-        raise ManifestError(where, "labels", f"found a {type(entries).__name__}", remedy)
-    by_name: dict[str, Any] = {}
-    known = set(names)
-    for place, entry in enumerate(entries):
+def _labels_by_name(entries: Iterator[Any], names: list[str], where: str) -> np.ndarray:
+    """The label of every name: int64 [N] of class indices, or float64 [N, numbers per label]."""
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    seen = np.zeros(len(names), dtype=bool)
+    width = None
+    while block := list(islice(entries, _BLOCK)):
+        places = _places(block, len(parts) * _BLOCK, names, seen, where)
+        labels, named = [entry[1] for entry in block], [names[place] for place in places]
+        if width is None:
+            width = len(labels[0]) if isinstance(labels[0], list) else 0
+        part = _rows(labels, named, width, where) if width else _integers(labels, named, where)
+        parts.append((np.asarray(places), part))
+    if not seen.all():
+        missing = names[int(seen.argmin())]
+        found = f"{int(seen.sum())} labels for {len(names)} images, none for {missing!r}"
+        raise ManifestError(where, "labels", found, _PAIRS)
+    table = np.empty((len(names), *parts[0][1].shape[1:]), dtype=parts[0][1].dtype)
+    for at, part in parts:
+        table[at] = part
+    return table
+
+
+def _places(block: list[Any], first: int, names: list[str], seen: np.ndarray, where: str) -> list[int]:
+    """Which of the names each entry labels; they are marked as seen."""
+    places: list[int] = []
+    place, last = 0, len(names)
+    for number, entry in enumerate(block, first):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
-            raise ManifestError(where, f"labels[{place}]", "is no pair of file name and label", remedy)
-        if entry[0] in by_name:
-            raise ManifestError(where, "labels", f"{entry[0]!r} comes twice", remedy)
-        if entry[0] not in known:
-            raise ManifestError(where, "labels", f"{entry[0]!r} is not in the archive", remedy)
-        by_name[entry[0]] = entry[1]
-    if len(by_name) != len(names):
-        missing = next(name for name in names if name not in by_name)
-        found = f"{len(by_name)} labels for {len(names)} images, none for {missing!r}"
-        raise ManifestError(where, "labels", found, remedy)
-    return [by_name[name] for name in names]
+            raise ManifestError(where, f"labels[{number}]", "is no pair of file name and label", _PAIRS)
+        if place == last or names[place] != entry[0]:  # usually they come in order
+            place = bisect_left(names, entry[0])
+            if place == last or names[place] != entry[0]:
+                raise ManifestError(where, "labels", f"{entry[0]!r} is not in the archive", _PAIRS)
+        if seen[place]:
+            raise ManifestError(where, "labels", f"{entry[0]!r} comes twice", _PAIRS)
+        seen[place] = True
+        places.append(place)
+        place += 1
+    return places
 
 
 def _integers(labels: list[Any], names: list[str], where: str) -> np.ndarray:
+    """Labels that are class indices, int64 [N]."""
     for name, label in zip(names, labels, strict=True):
         field = f"label of {name!r}"
         if type(label) is float:
@@ -183,17 +210,16 @@ def _integers(labels: list[Any], names: list[str], where: str) -> np.ndarray:
     return np.asarray(labels, dtype=np.int64)
 
 
-def _annotated(labels: list[Any], names: list[str], measure: Measure, where: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Classes, uncertainty [N] or [N, K], and K of labels that are lists [one-hot ..., uncertainty ...]."""
-    width = len(labels[0])
+def _annotated(rows: np.ndarray, names: list[str], measure: Measure, where: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Classes, uncertainty [N] or [N, K], and K of labels that are rows [one-hot ..., uncertainty ...]."""
+    width = rows.shape[1]
     num_classes = width - 1 if measure.size(2) == 1 else width // 2
     remedy = f"expected [class one-hot ..., {measure.title}], of the same length for every image"
     if not 2 <= num_classes <= MAX_CLASSES or width != num_classes + measure.size(num_classes):
         raise ManifestError(where, f"label of {names[0]!r}", f"found {width} numbers", remedy)
-    rows = _rows(labels, names, width, where, remedy)
     one_hot, u = rows[:, :num_classes], rows[:, num_classes:]
     if (row := _first(((one_hot != 0) & (one_hot != 1)).any(axis=1) | (one_hot.sum(axis=1) != 1))) is not None:
-        found = f"its first {num_classes} numbers are not one-hot ({_short(labels[row])})"
+        found = f"its first {num_classes} numbers are not one-hot ({_short(rows[row].tolist())})"
         raise ManifestError(where, f"label of {names[row]!r}", found, remedy)
     low, high = measure.low(num_classes), measure.high(num_classes)
     outside = np.not_equal(u, np.clip(u, low - _TOLERANCE, high + _TOLERANCE))
@@ -208,13 +234,14 @@ def _annotated(labels: list[Any], names: list[str], measure: Measure, where: str
     return one_hot.argmax(axis=1), u[:, 0] if measure.size(num_classes) == 1 else u, num_classes
 
 
-def _rows(labels: list[Any], names: list[str], width: int, where: str, remedy: str) -> np.ndarray:
+def _rows(labels: list[Any], names: list[str], width: int, where: str) -> np.ndarray:
     """Labels that are lists of ``width`` finite numbers, float64 [N, width]."""
+    remedy = "expected [class one-hot ..., uncertainty], of the same length for every image"
     for name, label in zip(names, labels, strict=True):
         if not isinstance(label, list) or len(label) != width:
             count = f"{len(label)} numbers, {width} elsewhere" if isinstance(label, list) else _short(label)
             raise ManifestError(where, f"label of {name!r}", f"found {count}", remedy)
-        if not {type(value) for value in label} <= {int, float}:
+        if not _NUMBERS.issuperset(map(type, label)):
             raise ManifestError(where, f"label of {name!r}", "holds something that is no number", remedy)
     try:
         rows = np.asarray(labels, dtype=np.float64)

@@ -6,16 +6,21 @@ import hashlib
 import io
 import os
 import struct
-import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
+from stylegan2_msp.data.zip_directory import ZipDirectory, read_directory
 from stylegan2_msp.errors import UserError
 
 Reader = Callable[[str, int], bytes]
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_STORED, _DEFLATED, _ENCRYPTED, _UTF8 = 0, 8, 0x1, 0x800
 
 
 class Members:
@@ -23,7 +28,7 @@ class Members:
 
     Attributes:
         path: the zip or folder.
-        sizes: declared size in bytes of every file by its name (forward slashes, relative).
+        names: of every file, sorted (forward slashes, relative).
 
     Raises:
         UserError: missing, empty, truncated, no zip; names that leave the archive or come twice.
@@ -33,27 +38,30 @@ class Members:
         self.path = path
         if not path.exists():
             raise UserError(f"{path}: does not exist; make an archive with the dataset tool or correct the path")
-        self._infos = None if path.is_dir() else _zip_directory(path)
-        if self._infos is None:
-            self.sizes = _folder_files(path)
+        self._rows: np.ndarray | None = None
+        if path.is_dir():
+            self.names = _folder_files(path)
         else:
-            self.sizes = {name: info.file_size for name, info in self._infos.items()}
-        if not self.sizes:
+            self.names, self._rows = _zip_files(path)
+        if not self.names:
             raise UserError(f"{path}: holds no files; make an archive with the dataset tool")
+
+    def __contains__(self, name: str) -> bool:
+        place = bisect_left(self.names, name)
+        return place < len(self.names) and self.names[place] == name
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
         """Gives a function (name, limit in bytes) -> contents; it raises UserError for what is damaged or too large."""
-        if self._infos is None:
+        if self._rows is None:
             yield self._read_from_folder
             return
         try:
             file = io.FileIO(self.path)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror})") from error
-        infos = self._infos
         try:
-            yield lambda name, limit: self._read_from_zip(file, infos[name], limit)
+            yield lambda name, limit: self._read_from_zip(file, name, limit)
         finally:
             file.close()
 
@@ -61,12 +69,12 @@ class Members:
         """Hash of the zip file, or of a folder's names and contents."""
         digest = hashlib.sha256()
         try:
-            if self._infos is not None:
+            if self._rows is not None:
                 with open(self.path, "rb") as file:
                     while block := file.read(1 << 20):
                         digest.update(block)
                 return digest.hexdigest()
-            for name in sorted(self.sizes):
+            for name in self.names:
                 data = (self.path / name).read_bytes()
                 digest.update(f"{name!r} {len(data)} ".encode())
                 digest.update(data)
@@ -90,74 +98,83 @@ class Members:
         self._bounded(name, len(data), limit)
         return data
 
-    def _read_from_zip(self, file: io.FileIO, info: zipfile.ZipInfo, limit: int) -> bytes:
+    def _read_from_zip(self, file: io.FileIO, name: str, limit: int) -> bytes:
         """Contents of one member; several times quicker than zipfile for many small ones."""
-        self._bounded(info.filename, info.file_size, limit)
-        self._bounded(info.filename, info.compress_size, limit + limit // 100 + 1000)
+        assert self._rows is not None
+        flags, method, crc, packed, size, offset = self._rows[bisect_left(self.names, name)].item()
+        self._bounded(name, size, limit)
+        self._bounded(name, packed, limit + limit // 100 + 1000)
         try:
-            data = _unpack(_packed_bytes(file, info), info)
+            stored = name.encode("utf-8" if flags & _UTF8 else "cp437")
+            data = _packed_bytes(file, stored, offset, packed)
+            if method == _DEFLATED:
+                data = zlib.decompressobj(-15).decompress(data, size + 1)
+            if len(data) != size:
+                raise ValueError(f"it unpacks to another size than the {size} bytes declared")
+            if zlib.crc32(data) != crc:
+                raise ValueError("its checksum does not match")
         except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
-            raise UserError(f"{self.path}: {info.filename!r} is damaged ({error}); get the archive again") from error
+            raise UserError(f"{self.path}: {name!r} is damaged ({error}); get the archive again") from error
         return data
 
 
-def _packed_bytes(file: io.FileIO, info: zipfile.ZipInfo) -> bytes:
-    seek, read = file.seek, file.read
-    expected = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+def _packed_bytes(file: io.FileIO, name: bytes, offset: int, packed: int) -> bytes:
+    """A member's bytes as they lie in the zip, behind its local header, which must name it too."""
     fixed = _LOCAL_HEADER.size
-    seek(info.header_offset)
-    block: bytes = read(fixed + len(expected) + 64 + info.compress_size)
+    file.seek(offset)
+    block: bytes = file.read(fixed + len(name) + 64 + packed)
     header = _LOCAL_HEADER.unpack(block[:fixed])
-    if header[0] != b"PK\x03\x04" or block[fixed : fixed + header[9]] != expected:
+    if header[0] != b"PK\x03\x04" or block[fixed : fixed + header[9]] != name:
         raise ValueError("no such member where the directory says it is")
     start = fixed + header[9] + header[10]
     if header[10] > 64:
-        seek(info.header_offset + start)
-        packed = read(info.compress_size)
+        file.seek(offset + start)
+        data = file.read(packed)
     else:
-        packed = block[start : start + info.compress_size]
-    if len(packed) != info.compress_size:
+        data = block[start : start + packed]
+    if len(data) != packed:
         raise ValueError("it ends early")
-    return packed
-
-
-def _unpack(packed: bytes, info: zipfile.ZipInfo) -> bytes:
-    data = packed
-    if info.compress_type == zipfile.ZIP_DEFLATED:
-        data = zlib.decompressobj(-15).decompress(packed, info.file_size + 1)
-    if len(data) != info.file_size:
-        raise ValueError(f"it unpacks to another size than the {info.file_size} bytes declared")
-    if zlib.crc32(data) != info.CRC:
-        raise ValueError("its checksum does not match")
     return data
 
 
-def _zip_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """The zip's files by name, or one line that says why it is not an archive."""
+def _zip_files(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names and directory rows of the zip's files, or one line that says why it is not an archive."""
+    directory = _zip_directory(path)
+    names, rows = directory.names, directory.rows
+    for name in _suspicious(names):
+        _check_name(path, name)
+    files = np.array([not name.endswith("/") for name in names], dtype=bool)
+    unknown = (rows["flags"] & _ENCRYPTED != 0) | ~np.isin(rows["method"], (_STORED, _DEFLATED))
+    if (unknown := unknown & files).any():
+        name = names[int(unknown.argmax())]
+        raise UserError(f"{path}: {name!r} is encrypted or packed in an unknown way; zip it plainly")
+    if not files.all():
+        names, rows = [name for name, keep in zip(names, files, strict=True) if keep], rows[files]
+    if (twice := next((a for a, b in pairwise(names) if a == b), None)) is not None:
+        raise UserError(f"{path}: {twice!r} comes twice; make the archive again")
+    return names, rows
+
+
+def _zip_directory(path: Path) -> ZipDirectory:
     try:
         with open(path, "rb") as file:
             start = file.read(4)
+            if not start:
+                raise UserError(f"{path}: is an empty file, expected a zip or a folder; make it again")
+            return read_directory(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if not start:
-        raise UserError(f"{path}: is an empty file, expected a zip or a folder; make it again")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except Exception as error:  # zipfile raises a dozen types for damaged directories
+    except ValueError as error:
         found = "is a truncated or damaged zip" if start[:2] == b"PK" else "is not a zip"
         raise UserError(f"{path}: {found} ({error}); expected a zip or a folder of PNGs, get it again") from error
-    files: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        _check_name(path, info.orig_filename)
-        if info.filename in files:
-            raise UserError(f"{path}: {info.filename!r} comes twice; make the archive again")
-        if info.filename.endswith("/"):
-            continue
-        if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UserError(f"{path}: {info.filename!r} is encrypted or packed in an unknown way; zip it plainly")
-        files[info.filename] = info
-    return files
+
+
+def _suspicious(names: list[str]) -> list[str]:
+    """The names that need a closer look: none in the usual case, found by looking at all of them at once."""
+    joined = "\n" + "\n".join(names)
+    if any(sign in joined for sign in ("\\", "\0", ":", "..", "\n/")):
+        return names
+    return []
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -165,15 +182,14 @@ def _check_name(path: Path, name: str) -> None:
         raise UserError(f"{path}: member {name!r} points outside the archive; do not use this file, make it again")
 
 
-def _folder_files(path: Path) -> dict[str, int]:
-    sizes: dict[str, int] = {}
+def _folder_files(path: Path) -> list[str]:
+    found: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     for folder, _, names in os.walk(path, onerror=refuse):
-        for name in names:
-            full = Path(folder, name)
-            if full.is_file():
-                sizes[full.relative_to(path).as_posix()] = full.stat().st_size
-    return sizes
+        inside = Path(folder).relative_to(path).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        found.extend(prefix + name for name in names if os.path.isfile(os.path.join(folder, name)))
+    return sorted(found)

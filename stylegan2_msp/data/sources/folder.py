@@ -53,7 +53,7 @@ def folder(
         UserError: no images, unreadable ones (named), or labels that do not fit them.
     """
     members = Members(Path(source))
-    names = sorted(name for name in members.sizes if is_image_name(name))
+    names = [name for name in members.names if is_image_name(name)]
     if not names:
         raise UserError(f"{source}: holds no images (PNG, JPEG, BMP, WebP, TIFF); give a folder or zip that does")
     with members.reading() as read:
@@ -156,7 +156,7 @@ def _classes(
     """Class index of every image and the classes' names."""
     if labels is not None:
         return _by_name(_csv_classes(Path(labels), names), names)
-    if "dataset.json" in members.sizes:
+    if "dataset.json" in members:
         manifest = parse_manifest(read("dataset.json", _MAX_TEXT_BYTES), names, f"{members.path}: dataset.json")
         return manifest.classes, manifest.class_names
     firsts = [name.split("/")[0] if "/" in name else None for name in names]
