@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stylegan2_msp.classifiers.second import ResidualCNN
 from stylegan2_msp.errors import UserError
 
 _MAX_WIDTH = 65536
@@ -70,8 +71,12 @@ def _dropout(percent: int) -> list[nn.Module]:
 
 
 def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: dict[str, Any]) -> nn.Module:
-    """The untrained network 'cnn' or 'mlp'; ``args`` are its further arguments, which may come from a file."""
-    known = {"cnn": {"width", "hidden", "dropout"}, "mlp": {"hidden", "num_hidden", "dropout"}}[arch]
+    """The untrained network 'cnn', 'mlp' or 'residual'; ``args``, its further arguments, may come from a file."""
+    known = {
+        "cnn": {"width", "hidden", "dropout"},
+        "mlp": {"hidden", "num_hidden", "dropout"},
+        "residual": {"width", "hidden"},
+    }[arch]
     for name, value in args.items():
         most = 99 if name == "dropout" else _MAX_WIDTH
         if name not in known or not isinstance(value, int) or not 1 <= value <= most:
@@ -80,4 +85,4 @@ def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: d
         return SmallMLP(channels, num_classes, **args)
     if size < 4 or size & (size - 1):
         raise UserError(f"classifier: the built-in CNN wants a power-of-two size of 4 or more, found {size}")
-    return SmallCNN(size, channels, num_classes, **args)
+    return (SmallCNN if arch == "cnn" else ResidualCNN)(size, channels, num_classes, **args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +31,7 @@ class Recipe:
 
 RECIPES = {
     "cnn": Recipe(batch=128, samples=100_000, min_epochs=2, max_epochs=20, lr=2e-3, weight_decay=1e-2),
+    "residual": Recipe(batch=128, samples=100_000, min_epochs=2, max_epochs=20, lr=4e-3, weight_decay=1e-2),
     "mlp": Recipe(batch=256, samples=400_000, min_epochs=5, max_epochs=100, lr=5e-3, weight_decay=1e-2),
 }
 
@@ -42,6 +43,8 @@ def train_classifier(
     seed: int = 0,
     device: torch.device | str = "cpu",
     dropout: int = 0,
+    arch: str | None = None,
+    arch_args: Mapping[str, int] | None = None,
 ) -> FrozenClassifier:
     """Trains the built-in network on nine tenths of the data and measures it on both parts.
 
@@ -51,6 +54,8 @@ def train_classifier(
         num_classes: K.
         seed: of the split, the initial weights and the order.
         dropout: percentage of hidden units dropped while training.
+        arch: a key of `RECIPES`; by default 'cnn' for images and 'mlp' for points.
+        arch_args: further arguments of that network.
 
     Returns:
         The frozen network; ``spec.report`` holds train_accuracy, val_accuracy, train_size, val_size, epochs and seed.
@@ -61,7 +66,8 @@ def train_classifier(
     order = torch.Generator().manual_seed(seed)
     train, val = split_validation(classes, num_classes, order)
     spec = _builtin_spec(data[train], num_classes)
-    spec = replace(spec, arch_args={"dropout": dropout}) if dropout else spec
+    args = {**(arch_args or {}), **({"dropout": dropout} if dropout else {})}
+    spec = replace(spec, arch=arch or spec.arch, arch_args=args)
     recipe = RECIPES[spec.arch]
     epochs = min(max(math.ceil(recipe.samples / len(train)), recipe.min_epochs), recipe.max_epochs)
     with torch.random.fork_rng(devices=[]):
