@@ -1,4 +1,4 @@
-"""Images (or points) from a trained generator at a chosen class, MSP and seed."""
+"""Images (or points) from a trained generator at a chosen class, uncertainty and seed."""
 
 from __future__ import annotations
 
@@ -8,35 +8,43 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
+from stylegan2_msp.uncertainty import MEASURES, Measure
 from torch_utils_ext.rng import BatchRng
 
 RUNS = "training-runs"
 NOISE_MODES = ("const", "random", "none")
 MAX_SEED = 2**32 - 1
 _SLACK = 1e-6  # 1 / K cannot be typed exactly
+Level = float | tuple[float, ...]  # of a softmax condition also a whole vector
 
 
 @dataclass(frozen=True)
 class Request:
-    """One item to generate: ``cls`` or ``msp`` is None where the generator takes no such condition."""
+    """One item to generate: ``cls`` or ``u`` is None where the generator takes no such condition."""
 
     seed: int
     cls: int | None
-    msp: float | None
+    u: Level | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the classifier that travelled with the snapshot says of a generated item."""
+    """What the classifier that travelled with the snapshot says of a generated item.
+
+    Attributes:
+        prediction: most probable class.
+        u: its level of uncertainty by the generator's measure; where that is of a class, of the class asked for.
+    """
 
     prediction: int
-    msp: float
+    u: float
 
 
 class ConditionalGenerator:
@@ -47,7 +55,8 @@ class ConditionalGenerator:
         kind: 'images' or 'points'.
         num_classes: K, 0 where neither labels nor a classifier were known.
         class_names: K names.
-        takes_class, takes_msp: which conditions the generator has.
+        takes_class, takes_u: which conditions the generator has.
+        measure: the measure of uncertainty that it is conditioned on.
     """
 
     def __init__(self, snapshot: Snapshot, device: torch.device | str = "cpu") -> None:
@@ -61,8 +70,9 @@ class ConditionalGenerator:
         self.num_classes = int(info.get("num_classes") or 0)
         names = info.get("class_names")
         self.class_names = [str(n) for n in names] if names else [str(k) for k in range(self.num_classes)]
-        self.takes_class, self.takes_msp = c_dim > 0, info.get("condition", "class+msp") == "class+msp" and c_dim > 0
-        wanted = (self.num_classes + self.takes_msp) * self.takes_class
+        self.takes_class, self.takes_u = c_dim > 0, info.get("condition", "class+msp") == "class+msp" and c_dim > 0
+        self.measure = _measure(snapshot)
+        wanted = (self.num_classes + self.takes_u * self.measure.size(self.num_classes)) * self.takes_class
         if c_dim != wanted or len(self.class_names) != self.num_classes:
             raise UserError(
                 f"{snapshot.path}: a condition of {c_dim} numbers does not fit {self.num_classes} classes "
@@ -79,56 +89,78 @@ class ConditionalGenerator:
                 f"({_listed(self.class_names)}); choose among them"
             )
 
-    def check_msp(self, msp: float) -> None:
-        """Raises `UserError` unless ``msp`` is a maximum softmax probability that K classes can have."""
-        if not 0 < msp <= 1:  # also refuses NaN
-            raise UserError(f"--msp {msp:g}: must lie above 0 and not above 1; try 0.7")
-        if not self.takes_msp:
+    def check_u(self, u: Level) -> None:
+        """Raises `UserError` unless ``u`` is a level (or softmax vector) that the measure can have with K classes."""
+        measure, K = self.measure, self.num_classes
+        if not self.takes_u:
             raise UserError(
-                f"{self.snapshot.path}: was trained without MSP; leave --msp out or train with --cond-msp=1"
+                f"{self.snapshot.path}: was trained without uncertainty; leave --msp (--uncertainty) out or train with "
+                "--cond-msp=1"
             )
-        if msp < 1 / self.num_classes - _SLACK:
-            least = np.ceil(1e4 / self.num_classes) / 1e4
+        if isinstance(u, tuple):
+            if measure.size(K) != len(u) or not (min(u) >= -_SLACK and abs(sum(u) - 1) < 1e-3):
+                wanted = f"{K} probabilities that sum to 1" if measure.size(K) > 1 else "one number per item"
+                raise UserError(f"uncertainty {list(u)[:8]}: must be {wanted}; correct it")
+            return
+        option = "--msp" if measure.name == "msp" else "--uncertainty"
+        low, high = measure.low(K), measure.high(K)
+        if measure.name == "msp" and 0 < u < low - _SLACK:
+            least = np.ceil(1e4 / K) / 1e4
             raise UserError(
-                f"--msp {msp:g}: the largest of {self.num_classes} class probabilities is never below "
-                f"1/{self.num_classes}; ask for at least {least:g}"
+                f"{option} {u:g}: the largest of {K} class probabilities is never below 1/{K}; "
+                f"ask for at least {least:g}"
             )
+        if measure.name == "msp" and not 0 < u <= 1:  # also refuses NaN
+            raise UserError(f"{option} {u:g}: must lie above 0 and not above 1; try 0.7")
+        if not low - _SLACK <= u <= high + _SLACK:
+            sure = f"{measure.sure(K):g} is certain"
+            raise UserError(f"{option} {u:g}: {measure.title} lies in [{low:g}, {high:g}], {sure}; try 0.4")
+        if measure.size(K) > 1 and self.classifier is None:
+            raise UserError(f"{self.snapshot.path}: holds no classifier; give whole softmax vectors in place of levels")
 
     def sample(
         self,
         classes: Sequence[int] | int | None = None,
-        msp: Sequence[float] | float | None = None,
+        msp: npt.ArrayLike | None = None,
         seeds: Sequence[int] | int = (0,),
         truncation_psi: float = 1.0,
         noise_mode: str = "const",
         batch: int = 32,
+        *,
+        uncertainty: npt.ArrayLike | None = None,
     ) -> torch.Tensor:
         """One item per seed.
 
         Args:
             classes: class of each item, or one for all; by default seed modulo K.
-            msp: MSP of each item in [1 / K, 1], or one for all; by default 1.
+            msp: MSP of each item in [1 / K, 1], or one for all; by default 1. For generators conditioned on MSP.
             seeds: z of an item depends on its seed alone, whatever else is asked.
-            truncation_psi: 1 leaves w as it is, less draws it towards the mean of its class and MSP.
+            truncation_psi: 1 leaves w as it is, less draws it towards the mean of its class and uncertainty.
             noise_mode: 'const', 'random' (drawn from the item's seed) or 'none'.
             batch: items per pass.
+            uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
+                softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
 
         Returns:
             float32 images [N, C, H, W] in [-1, 1], or points [N, 2] in the data's coordinates.
 
         Raises:
-            UserError: a class, MSP or seed out of range.
+            UserError: a class, level or seed out of range, or ``msp`` for another measure.
             ValueError: lists of different lengths.
 
         Example:
             >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
         """
-        wanted = self.requests(classes, msp, seeds)
+        wanted = self.requests(classes, msp, seeds, uncertainty)
         parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch)]
         return torch.cat(parts) if parts else torch.empty(0)
 
     def requests(
-        self, classes: Sequence[int] | int | None, msp: Sequence[float] | float | None, seeds: Sequence[int] | int
+        self,
+        classes: Sequence[int] | int | None,
+        msp: npt.ArrayLike | None,
+        seeds: Sequence[int] | int,
+        uncertainty: npt.ArrayLike | None = None,
     ) -> list[Request]:
         """Checked requests, one per seed; the arguments are those of `sample`."""
         seed_list = [seeds] if isinstance(seeds, int) else [int(s) for s in seeds]
@@ -137,22 +169,41 @@ class ConditionalGenerator:
             class_list: list[int | None] = [s % self.num_classes if self.takes_class else None for s in seed_list]
         else:
             class_list = [classes] * n if isinstance(classes, int) else [int(k) for k in classes]
-        if msp is None:
-            msp_list: list[float | None] = [1.0 if self.takes_msp else None] * n
-        else:
-            msp_list = [float(msp)] * n if isinstance(msp, (int, float)) else [float(u) for u in msp]
-        if not len(class_list) == len(msp_list) == n:
-            raise ValueError(f"{len(class_list)} classes and {len(msp_list)} MSP values for {n} seeds; give one or {n}")
-        wanted = [Request(s, k, u) for s, k, u in zip(seed_list, class_list, msp_list, strict=True)]
+        if msp is not None and uncertainty is not None:
+            raise UserError("msp and uncertainty are two names of one thing; give one of them")
+        if msp is not None:
+            self.check_called_msp()
+        u_list = self._levels(uncertainty if msp is None else msp, n)
+        if not len(class_list) == len(u_list) == n:
+            raise ValueError(f"{len(class_list)} classes and {len(u_list)} levels for {n} seeds; give one or {n}")
+        wanted = [Request(s, k, u) for s, k, u in zip(seed_list, class_list, u_list, strict=True)]
         self.check(wanted)
         return wanted
+
+    def check_called_msp(self) -> None:
+        """Raises `UserError` if this generator is conditioned on another measure, so that --msp would mislead."""
+        if self.takes_u and self.measure.name != "msp":
+            measure, K = self.measure, self.num_classes
+            raise UserError(
+                f"--msp: {self.snapshot.path} is conditioned on {measure.title} ({measure.sure(K):g} certain, "
+                f"{measure.unsure(K):g} uncertain); use --uncertainty 0.4"
+            )
+
+    def _levels(self, u: npt.ArrayLike | None, n: int) -> Sequence[Level | None]:
+        if u is None:
+            return [self.measure.sure(self.num_classes) if self.takes_u else None] * n
+        values = np.asarray(u, dtype=np.float64)
+        if values.ndim == 2:
+            rows = [tuple(row) for row in values.tolist()]
+            return rows * n if len(rows) == 1 else rows
+        return [float(values)] * n if values.ndim == 0 else [float(v) for v in values]
 
     def check(self, wanted: Sequence[Request]) -> None:
         """Raises `UserError` for the first request that this generator cannot answer."""
         for cls in {r.cls for r in wanted if r.cls is not None}:
             self.check_class(cls)
-        for msp in {r.msp for r in wanted if r.msp is not None}:
-            self.check_msp(msp)
+        for u in {r.u for r in wanted if r.u is not None}:
+            self.check_u(u)
         for request in wanted:
             if not 0 <= request.seed <= MAX_SEED:
                 raise UserError(f"--seeds {request.seed}: must lie between 0 and {MAX_SEED}")
@@ -171,20 +222,30 @@ class ConditionalGenerator:
             yield part, items.float().clamp(-1, 1) if self.kind == "images" else items.float()
 
     def labels(self, wanted: Sequence[Request]) -> torch.Tensor:
-        """The condition c of each request, float32 [N, c_dim] with c_dim in {0, K, K + 1}."""
+        """The condition c of each request, float32 [N, c_dim] with c_dim in {0, K, K + 1, 2 K}."""
         if not self.takes_class:
             return torch.zeros(len(wanted), 0, device=self.device)
-        classes = [r.cls or 0 for r in wanted]
-        msp = [1.0 if r.msp is None else r.msp for r in wanted]
-        return make_labels(classes, msp, self.num_classes, self.device)[:, : self.G.c_dim]
+        classes = torch.tensor([r.cls or 0 for r in wanted])
+        if not self.takes_u:
+            return make_labels(classes, 0.0, self.num_classes, self.device)[:, : self.num_classes]
+        sure = self.measure.sure(self.num_classes)
+        rows = []
+        for cls, request in zip(classes, wanted, strict=True):
+            u = sure if request.u is None else request.u
+            given = isinstance(u, tuple)
+            rows.append(torch.tensor([u]) if given else self.measure.rows(cls[None], torch.tensor([u])))
+        return make_labels(classes.to(self.device), torch.cat(rows).to(self.device), self.num_classes)
 
-    def answers(self, items: torch.Tensor) -> list[Answer | None]:
-        """Prediction and MSP of each item by the classifier that travelled along, None for each without one."""
+    def answers(self, items: torch.Tensor, wanted: Sequence[Request]) -> list[Answer | None]:
+        """What the classifier that travelled along says of each item and its request; None for each without one."""
         if self.classifier is None:
             return [None] * len(items)
+        classes = None
+        if all(r.cls is not None for r in wanted):
+            classes = torch.tensor([r.cls or 0 for r in wanted], device=items.device)
         with torch.no_grad():
-            pred, msp = self.classifier.predict(items)
-        return [Answer(int(p), float(u)) for p, u in zip(pred, msp, strict=True)]
+            pred, u = self.classifier.answer(items, classes)
+        return [Answer(int(p), float(v)) for p, v in zip(pred, u, strict=True)]
 
 
 def load_generator(path: str | Path | None = None, device: torch.device | str = "auto") -> ConditionalGenerator:
@@ -230,6 +291,21 @@ class SeedRng(BatchRng):
         if n != len(self.generators):
             raise ValueError(f"{n} rows asked of {len(self.generators)} seeds")
         return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+
+
+def _measure(snapshot: Snapshot) -> Measure:
+    """The measure of the classifier that travelled along, else the one that the snapshot names."""
+    name = str(snapshot.info.get("uncertainty") or "msp")
+    if name not in MEASURES:
+        raise UserError(f"{snapshot.path}: is conditioned on {name!r}, which this program does not know; update it")
+    if snapshot.classifier is None:
+        return MEASURES[name]()
+    measure = snapshot.classifier.measure
+    if measure.name != name:
+        raise UserError(
+            f"{snapshot.path}: is conditioned on {name}, its classifier gives {measure.name}; train it again"
+        )
+    return measure
 
 
 def _listed(names: Sequence[str], limit: int = 12) -> str:

@@ -1,4 +1,4 @@
-"""`generate`: pictures at a chosen class, MSP and seed from a trained snapshot."""
+"""`generate`: pictures at a chosen class, uncertainty and seed from a trained snapshot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stylegan2_msp.cli.lists import parse_classes, parse_msp, parse_seeds
+from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
 
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 
@@ -15,6 +15,12 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 @click.command()
 @click.option(
     "--msp", "msp_text", metavar="LEVELS", help="MSP asked for: 0.7, 1.0,0.7 or 0.3:1.0:8.  [default: 1.0,0.7]"
+)
+@click.option(
+    "--uncertainty",
+    "level_text",
+    metavar="LEVELS",
+    help="The same for a snapshot of any measure, MSP too: 0.4, 0,0.3 or 0:0.7:8.  [default: certain, then 0.3 less]",
 )
 @click.option("--seeds", "seeds_text", metavar="SEEDS", default="0-15", show_default=True, help="0-15 or 1,3,5-7.")
 @click.option(
@@ -29,6 +35,7 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images per pass.")
 def generate(
     msp_text: str | None,
+    level_text: str | None,
     seeds_text: str,
     class_text: str | None,
     psi: float,
@@ -39,13 +46,16 @@ def generate(
     device: str,
     batch: int,
 ) -> None:
-    """Generate images at a chosen MSP, and see what the classifier says of them.
+    """Generate images at a chosen MSP (or other uncertainty), and see what the classifier says of them.
 
-    Writes one PNG per image, grid.png (rows: MSP, columns: seeds, above each image the classifier's answer) and
+    Writes one PNG per image, grid.png (rows: levels, columns: seeds, above each image the classifier's answer) and
     generated.csv. The same seed gives the same latent code whatever else is asked.
     """
     seeds = parse_seeds(seeds_text)
-    levels = parse_msp(msp_text) if msp_text is not None else None
+    if msp_text is not None and level_text is not None:
+        raise click.UsageError("--msp and --uncertainty are two names of one option; give one of them")
+    levels = parse_levels(msp_text, "--msp") if msp_text is not None else None
+    levels = parse_levels(level_text) if level_text is not None else levels
     if not math.isfinite(psi):
         raise click.BadParameter(f"--trunc {psi}: must be a finite number; try 1 or 0.7")
 
@@ -55,11 +65,13 @@ def generate(
     grid_path = _grid_path(grid, outdir)
     path = find_snapshot(network)
     generator: ConditionalGenerator = load_generator(path, device)
+    if msp_text is not None:
+        generator.check_called_msp()
     classes = None if class_text is None else parse_classes(class_text, generator.class_names)
     plan = make_plan(generator, seeds, classes, levels)
     click.echo(f"network {path}")
     if generator.classifier is None:
-        click.echo(f"{path}: holds no classifier; prediction and msp_out stay empty", err=True)
+        click.echo(f"{path}: holds no classifier; the classifier's columns stay empty", err=True)
     done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch)
     shown = f", {done.grid}" if done.grid else ""
     click.echo(f"{done.count} {generator.kind} in {outdir}: {done.table}{shown}")

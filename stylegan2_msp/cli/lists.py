@@ -22,17 +22,20 @@ def parse_seeds(text: str) -> list[int]:
     return _once(seed for part in _parts(text, "--seeds") for seed in _whole(part, "--seeds"))
 
 
-def parse_msp(text: str) -> list[float]:
-    """``0.7``, ``1.0,0.7`` or ``0.3:1.0:8`` (8 evenly spaced levels from 0.3 to 1.0), each in (0, 1], each once.
+def parse_levels(text: str, option: str = "--uncertainty") -> list[float]:
+    """``0.7``, ``1.0,0.7`` or ``0.3:1.0:8`` (8 evenly spaced levels from 0.3 to 1.0), each in [0, 1], each once.
+
+    An MSP (``option`` '--msp') must lie above 0.
 
     Raises:
         click.BadParameter: anything else, also NaN.
     """
     levels = []
-    for part in _parts(text, "--msp"):
-        for value in _levels(part):
-            if not 0 < value <= 1:  # also refuses NaN
-                raise click.BadParameter(f"--msp {text}: must lie above 0 and not above 1, found {value:g}; try 0.7")
+    for part in _parts(text, option):
+        for value in _levels(part, option):
+            if not 0 <= value <= 1 or (option == "--msp" and value == 0):  # also refuses NaN
+                wanted = "lie above 0 and not above 1" if option == "--msp" else "lie in [0, 1]"
+                raise click.BadParameter(f"{option} {text}: must {wanted}, found {value:g}; try 0.7")
             levels.append(round(value, 6))
     return _once(levels)
 
@@ -79,16 +82,18 @@ def _whole(part: str, option: str) -> range | list[int]:
     return range(first, last + 1)
 
 
-def _levels(part: str) -> list[float]:
+def _levels(part: str, option: str) -> list[float]:
     try:
         if ":" not in part:
             return [float(part)]
         start_text, stop_text, count_text = part.split(":")
         start, stop, count = float(start_text), float(stop_text), int(count_text)
     except ValueError:
-        raise click.BadParameter(f"--msp {part}: is not a number or a range START:STOP:COUNT like 0.3:1.0:8") from None
+        raise click.BadParameter(
+            f"{option} {part}: is not a number or a range START:STOP:COUNT like 0.3:1.0:8"
+        ) from None
     if not (2 <= count <= 1000 and math.isfinite(start) and math.isfinite(stop)):
-        raise click.BadParameter(f"--msp {part}: START:STOP:COUNT wants two finite numbers and 2 to 1000 levels")
+        raise click.BadParameter(f"{option} {part}: START:STOP:COUNT wants two finite numbers and 2 to 1000 levels")
     return [start + (stop - start) * i / (count - 1) for i in range(count)]
 
 

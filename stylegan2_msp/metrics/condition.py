@@ -1,6 +1,7 @@
 """Does the classifier, shown G(z, y, u), answer with about u? Pure figures of merit, and one that measures a generator.
 
-u is the MSP that was asked for, v the MSP that the frozen classifier gives, y the class asked for.
+u is the level of uncertainty (MSP or another measure) that was asked for, v what the frozen classifier gives by the same
+measure, y the class asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy.typing as npt
 import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.conditioning import make_labels, split_labels
+from stylegan2_msp.conditioning import level, make_labels, split_labels
+from stylegan2_msp.uncertainty import Measure, Msp
 
 Array = npt.NDArray[Any]
 LOWEST_LEVEL = 0.3
@@ -140,19 +142,25 @@ class ConditionFigures:
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
-def uniform_levels(num_classes: int, count: int = 8) -> list[float]:
-    """Evenly spaced levels of u from max(0.3, 1 / K) to 1."""
-    lowest = max(LOWEST_LEVEL, 1 / num_classes)
-    return [float(level) for level in np.linspace(lowest, 1.0, count)]
+def uniform_levels(num_classes: int, count: int = 8, measure: Measure | None = None) -> list[float]:
+    """Evenly spaced levels of MSP from max(0.3, 1 / K) to 1; of another measure the certain 0.7 of its range."""
+    measure = measure or Msp()
+    low, high = measure.low(num_classes), measure.high(num_classes)
+    if measure.certain == "high":
+        return [float(u) for u in np.linspace(max(LOWEST_LEVEL, low), high, count)]
+    return [float(u) for u in np.linspace(low, high - LOWEST_LEVEL, count)]
 
 
-def uniform_labels(num_classes: int, levels: Sequence[float], n: int, generator: torch.Generator) -> torch.Tensor:
-    """n labels [n, K + 1] spread evenly over every class at every level; random cells fill the remainder."""
+def uniform_labels(
+    num_classes: int, levels: Sequence[float], n: int, generator: torch.Generator, measure: Measure | None = None
+) -> torch.Tensor:
+    """n labels [n, c_dim] spread evenly over every class at every level; random cells fill the remainder."""
     cells = num_classes * len(levels)
     rest = torch.randperm(cells, generator=generator, device=generator.device)[: n % cells].cpu()
     cell = torch.cat([torch.arange(cells).repeat(n // cells), rest])
     u = torch.tensor(list(levels), dtype=torch.float32)[cell % len(levels)]
-    return make_labels(cell // len(levels), u, num_classes)
+    classes = cell // len(levels)
+    return make_labels(classes, (measure or Msp()).rows(classes, u), num_classes)
 
 
 def natural_labels(labels: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -178,18 +186,18 @@ def collect_answers(
     device = next(G.parameters()).device
     z = torch.randn(len(labels), G.z_dim, generator=generator, device=generator.device).to(device)
     labels = labels.to(device)
+    classes = split_labels(labels, classifier.num_classes)[0].argmax(dim=1)
     predictions, msp_out = [], []
     for begin in range(0, len(labels), batch):
         rows = slice(begin, begin + batch)
         ws = G.mapping(z[rows], labels[rows], skip_w_avg_update=True)
         items = G.synthesis(ws, noise_mode=noise_mode)
-        pred, v = classifier.predict(items.clamp(-1, 1) if items.ndim == 4 else items)
+        pred, v = classifier.answer(items.clamp(-1, 1) if items.ndim == 4 else items, classes[rows])
         predictions.append(pred.cpu())
         msp_out.append(v.cpu())
-    one_hot, u = split_labels(labels.cpu(), classifier.num_classes)
     return Answers(
-        classes=one_hot.argmax(dim=1).numpy(),
-        msp_in=u.double().numpy(),
+        classes=classes.cpu().numpy(),
+        msp_in=level(labels, classifier.num_classes).cpu().double().numpy(),
         predictions=torch.cat(predictions).numpy(),
         msp_out=torch.cat(msp_out).double().numpy(),
     )
@@ -218,7 +226,8 @@ def measure_condition(
     """
     K = classifier.num_classes
     natural = natural_labels(labels_natural, n, generator)
-    uniform = uniform_labels(K, levels or uniform_levels(K), n, generator)
+    measure = classifier.measure
+    uniform = uniform_labels(K, levels or uniform_levels(K, measure=measure), n, generator, measure)
     a = collect_answers(G, classifier, natural, generator, batch)
     b = collect_answers(G, classifier, uniform, generator, batch)
     return ConditionFigures(a.spearman, a.mae, a.class_agreement, b.spearman, b.mae, b.class_agreement)

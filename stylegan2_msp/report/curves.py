@@ -14,7 +14,6 @@ from stylegan2_msp.report.style import BLUE, FAINT, ORANGE, VERMILION, identity_
 
 _MAX_LEVELS = 24
 _BINS, _FEWEST = 10, 5
-MSP_IN, MSP_OUT = "MSP asked for (in)", "MSP by the classifier (out)"
 CURVES = (
     ("spearman", "Spearman(in, out)", (None, 1.02)),
     ("mae", "Mean |out − in|", (0.0, None)),
@@ -22,11 +21,13 @@ CURVES = (
 )
 
 
-def fig4_in_out(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "", seed: int = 0) -> Figure:
+def fig4_in_out(
+    msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "", seed: int = 0, measure: str = "MSP"
+) -> Figure:
     """Scatter like Fig. 4 of Le Coz 2023, with the mean and the 10 to 90 % band of the output at every level.
 
     Continuous input is gathered into ten bins of equal width, those with fewer than five left out. Dots at few levels
-    are moved sideways a little, at random, so that they do not hide each other.
+    are moved sideways a little, at random, so that they do not hide each other. ``measure`` is what the axes name.
     """
     u, v = np.asarray(msp_in, float), np.asarray(msp_out, float)
     few = len(np.unique(u.round(6))) <= _MAX_LEVELS
@@ -41,14 +42,14 @@ def fig4_in_out(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "", 
         )
         _band(axes, rows)
         identity_line(axes, low, 1)
-        _square(axes, low)
+        _square(axes, low, measure)
         if title:
             axes.set_title(title, loc="left")
         _legend_below(axes, 4)
     return figure
 
 
-def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "") -> Figure:
+def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "", measure: str = "MSP") -> Figure:
     """Box of the output at every input level, like Fig. 2b of Le Coz 2023; whiskers reach the 5 and 95 % quantiles."""
     u, v = np.asarray(msp_in, float).round(6), np.asarray(msp_out, float)
     levels = np.unique(u)
@@ -75,8 +76,9 @@ def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "")
         )
         axes.plot([], [], "o", color=VERMILION, label="mean")
         axes.plot([], [], "-", color=BLUE, linewidth=2.4, label="median, quartiles, 5 to 95 %")
-        _square(axes, low)
-        axes.set(xlabel="Input confidence (MSP asked for)", ylabel="Output confidence (MSP by the classifier)")
+        _square(axes, low, measure)
+        if measure == "MSP":
+            axes.set(xlabel="Input confidence (MSP asked for)", ylabel="Output confidence (MSP by the classifier)")
         if title:
             axes.set_title(title, loc="left")
         axes.set_xlim(low, 1.01 + width / 2)
@@ -138,8 +140,9 @@ def _alpha(count: int) -> float:
     return float(np.clip(600 / max(count, 1), 0.12, 0.7))
 
 
-def _square(axes: Any, low: float) -> None:
-    axes.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal", xlabel=MSP_IN, ylabel=MSP_OUT)
+def _square(axes: Any, low: float, measure: str) -> None:
+    axes.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal")
+    axes.set(xlabel=f"{measure} asked for (in)", ylabel=f"{measure} by the classifier (out)")
 
 
 def _legend_below(axes: Any, columns: int) -> None:

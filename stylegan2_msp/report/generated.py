@@ -13,15 +13,16 @@ from PIL import Image
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
-from stylegan2_msp.generation import Answer, ConditionalGenerator, Request, to_uint8
+from stylegan2_msp.generation import Answer, ConditionalGenerator, Level, Request, to_uint8
 from stylegan2_msp.progress import track
+from stylegan2_msp.uncertainty import Measure, Msp
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_IMAGES = 1_000_000
 CSV_NAME = "generated.csv"
-FIELDS = ("file", "seed", "class", "msp_in", "prediction", "msp_out")
+LEVELS = (1.0, 0.7)  # of MSP, the paper's
 _MARK_WRONG = "bold orange: not the class asked for"
 
 
@@ -40,19 +41,19 @@ class Plan:
 
     Attributes:
         pairs: columns of the grid, in order.
-        levels: rows of the grid, in order; (None,) where the generator takes no MSP.
+        levels: rows of the grid, in order; (None,) where the generator takes no uncertainty.
     """
 
     pairs: Sequence[tuple[int, int | None]]
-    levels: Sequence[float | None]
+    levels: Sequence[Level | None]
 
     @property
     def requests(self) -> list[Request]:
         """One request per image, level by level."""
-        return [Request(seed, cls, msp) for msp in self.levels for seed, cls in self.pairs]
+        return [Request(seed, cls, u) for u in self.levels for seed, cls in self.pairs]
 
     @property
-    def shown(self) -> tuple[Sequence[tuple[int, int | None]], Sequence[float | None]]:
+    def shown(self) -> tuple[Sequence[tuple[int, int | None]], Sequence[Level | None]]:
         """The pairs and the levels that a readable grid has room for: whole seeds where the classes allow it."""
         from stylegan2_msp.report.grids import MAX_COLUMNS, MAX_ROWS, spread
 
@@ -62,9 +63,11 @@ class Plan:
 
 
 def make_plan(
-    generator: ConditionalGenerator, seeds: Sequence[int], classes: Sequence[int] | None, msp: Sequence[float] | None
+    generator: ConditionalGenerator, seeds: Sequence[int], classes: Sequence[int] | None, u: Sequence[float] | None
 ) -> Plan:
-    """Every (class, seed) pair at every MSP; without classes, seed modulo K; without MSP, 1.0 and 0.7 as in the paper.
+    """Every (class, seed) pair at every level; without classes, seed modulo K.
+
+    Without levels: MSP 1.0 and 0.7 as in the paper, of other measures the certain end and 0.3 from it.
 
     Raises:
         UserError: the generator cannot answer, or there are too many images.
@@ -75,13 +78,21 @@ def make_plan(
         ]
     else:
         pairs = [(s, cls) for s in seeds for cls in classes]
-    levels: Sequence[float | None] = msp or ([1.0, 0.7] if generator.takes_msp else [None])
+    levels: Sequence[Level | None] = [None]
+    if u or generator.takes_u:
+        levels = u or measure_levels(generator.measure, generator.num_classes, LEVELS)
     if len(pairs) * len(levels) > MAX_IMAGES:
         raise UserError(f"--seeds: {len(pairs) * len(levels)} images asked for, at most {MAX_IMAGES}; ask for fewer")
     plan = Plan(pairs, levels)
     generator.check([Request(seed, cls, levels[0]) for seed, cls in pairs])
-    generator.check([Request(pairs[0][0], pairs[0][1], msp) for msp in levels])
+    generator.check([Request(pairs[0][0], pairs[0][1], u) for u in levels])
     return plan
+
+
+def measure_levels(measure: Measure, num_classes: int, levels: Sequence[float]) -> list[float]:
+    """Levels of MSP, as far as K classes can have them; where low is sure, as many as far from the other end."""
+    mirrored = [level if measure.certain == "high" else round(1 - level, 6) for level in levels]
+    return [u for u in mirrored if measure.low(num_classes) - 1e-6 <= u <= measure.high(num_classes)]
 
 
 def write_generated(
@@ -108,22 +119,24 @@ def write_generated(
     answers: dict[Request, Answer | None] = {}
     shown = {(pair, level) for level in plan.shown[1] for pair in plan.shown[0]}
     points = generator.kind == "points"
+    columns = table_columns(generator.measure)
     wanted = plan.requests
     passes = generator.batches(wanted, truncation_psi, noise_mode, batch)
     for part, items in track(passes, "generating", len(wanted), generator.kind, step=batch):
-        pictures, verdicts = as_written(generator, items)
+        pictures, verdicts = as_written(generator, items, part)
         for request, item, answer in zip(part, pictures, verdicts, strict=True):
             extra: dict[str, Any] = {}
             if points:
                 extra = {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
             else:
-                extra = {"file": file_name(request, generator.num_classes)}
+                extra = {"file": file_name(request, generator.num_classes, generator.measure.name)}
                 _write_png(item, folder / extra["file"])
-            rows.append(_row(request, answer) | extra)
-            if points or ((request.seed, request.cls), request.msp) in shown:
+            rows.append(_row(request, answer, *columns) | extra)
+            if points or ((request.seed, request.cls), request.u) in shown:
                 kept[request], answers[request] = item, answer
     table = folder / CSV_NAME
-    fields = (*FIELDS[1:], "x", "y") if points else FIELDS
+    known = ("seed", "class", columns[0], "prediction", columns[1])
+    fields = (*known, "x", "y") if points else ("file", *known)
     with replacing(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
@@ -135,29 +148,37 @@ def write_generated(
     return Written(len(rows), table, None if grid is None else Path(grid))
 
 
-def file_name(request: Request, num_classes: int) -> str:
+def table_columns(measure: Measure) -> tuple[str, str]:
+    """Names of the columns of the level asked for and the one that the classifier answers."""
+    name = "msp" if measure.name == "msp" else "uncertainty"
+    return f"{name}_in", f"{name}_out"
+
+
+def file_name(request: Request, num_classes: int, measure: str = "msp") -> str:
     """``class3-msp0.70-seed0005.png``; parts that the generator does not take are left out."""
     parts = []
     if request.cls is not None:
         parts.append(f"class{request.cls:0{len(str(max(num_classes - 1, 0)))}d}")
-    if request.msp is not None:
-        parts.append(f"msp{msp_text(request.msp)}")
+    if request.u is not None:
+        parts.append(f"{measure}{level_text(request.u)}")
     return "-".join([*parts, f"seed{request.seed:04d}.png"])
 
 
-def msp_text(msp: float) -> str:
-    """An MSP with two decimals, or with as many as it needs up to six."""
-    short = f"{msp:.2f}"
-    return short if abs(float(short) - msp) < 5e-7 else f"{msp:.6f}".rstrip("0")
+def level_text(u: Level) -> str:
+    """A level with two decimals, or with as many as it needs up to six; the numbers of a vector in a row."""
+    if isinstance(u, tuple):
+        return "_".join(level_text(p) for p in u)
+    short = f"{u:.2f}"
+    return short if abs(float(short) - u) < 5e-7 else f"{u:.6f}".rstrip("0")
 
 
-def _row(request: Request, answer: Answer | None) -> dict[str, Any]:
+def _row(request: Request, answer: Answer | None, asked: str, answered: str) -> dict[str, Any]:
     return {
         "seed": request.seed,
         "class": "" if request.cls is None else request.cls,
-        "msp_in": "" if request.msp is None else f"{request.msp:.6g}",
+        asked: "" if request.u is None else f"{_asked(request):.6g}",
         "prediction": "" if answer is None else answer.prediction,
-        "msp_out": "" if answer is None else f"{answer.msp:.6f}",
+        answered: "" if answer is None else f"{answer.u:.6f}",
     }
 
 
@@ -174,7 +195,7 @@ def draw(
     items: Mapping[Request, torch.Tensor],
     answers: Mapping[Request, Answer | None],
 ) -> Figure:
-    """The labelled grid of a plan (rows MSP, columns seeds and classes); for points a scatter coloured by MSP.
+    """The labelled grid of a plan (rows levels, columns seeds and classes); for points a scatter coloured by level.
 
     Args:
         items: uint8 [C, H, W] of each request that `Plan.shown` names, or points [2] of any requests.
@@ -185,22 +206,26 @@ def draw(
     if generator.kind == "points":
         return _scatter(items, answers, generator)
     pairs, levels = plan.shown
+    measure = generator.measure
     images, captions = {}, {}
-    for r, msp in enumerate(levels):
+    for r, u in enumerate(levels):
         for c, (seed, cls) in enumerate(pairs):
-            request = Request(seed, cls, msp)
+            request = Request(seed, cls, u)
             images[r, c] = items[request].numpy()
             answer = answers[request]
             if answer is not None:
                 name = generator.class_names[answer.prediction]
-                captions[r, c] = Caption(name, answer.msp, cls is None or cls == answer.prediction)
-    notes = [f"Above each image: prediction and probability of the classifier ({_MARK_WRONG})."] if captions else []
+                captions[r, c] = Caption(name, answer.u, cls is None or cls == answer.prediction)
+    said = "prediction and probability of the classifier"
+    if measure.name != "msp":
+        said = f"prediction of the classifier, and its {measure.title}"
+    notes = [f"Above each image: {said} ({_MARK_WRONG})."] if captions else []
     if len(pairs) < len(plan.pairs):
         notes.append(f"{len(pairs)} of {len(plan.pairs)} columns shown; {CSV_NAME} has all.")
     if len(levels) < len(plan.levels):
         notes.append(f"{len(levels)} of {len(plan.levels)} rows shown; {CSV_NAME} has all.")
     columns = [("" if k is None else class_label(generator.class_names[k]) + "\n") + f"seed {s}" for s, k in pairs]
-    rows = ["" if msp is None else level_label(msp) for msp in levels]
+    rows = ["" if u is None else level_label(u, measure) for u in levels]
     return fig3_grid(images, rows, columns, captions, note=" ".join(notes))
 
 
@@ -210,23 +235,27 @@ def picture_of(generator: ConditionalGenerator, plan: Plan, batch: int = 32) -> 
     items: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
     for part, made in generator.batches(shown.requests, batch=batch):
-        pictures, verdicts = as_written(generator, made)
+        pictures, verdicts = as_written(generator, made, part)
         items.update(zip(part, pictures, strict=True))
         answers.update(zip(part, verdicts, strict=True))
     return draw(generator, plan, items, answers)
 
 
-def as_written(generator: ConditionalGenerator, made: torch.Tensor) -> tuple[torch.Tensor, list[Answer | None]]:
+def as_written(
+    generator: ConditionalGenerator, made: torch.Tensor, wanted: Sequence[Request]
+) -> tuple[torch.Tensor, list[Answer | None]]:
     """Items as they go into files (images: uint8), on the CPU, and what the classifier says of exactly those."""
     if generator.kind == "points":
-        return made.cpu(), generator.answers(made)
+        return made.cpu(), generator.answers(made, wanted)
     pictures = to_uint8(made)
-    return pictures.cpu(), generator.answers(pictures.float() / 127.5 - 1)
+    return pictures.cpu(), generator.answers(pictures.float() / 127.5 - 1, wanted)
 
 
-def level_label(msp: float) -> str:
-    """'MSP 0.7', with at least one decimal."""
-    return f"MSP {msp_text(msp).removesuffix('0')}"
+def level_label(u: Level, measure: Measure | None = None) -> str:
+    """'MSP 0.7', with at least one decimal; long titles of measures on two lines."""
+    title = (measure or Msp()).title
+    text = level_text(u).replace("_", "\n") if isinstance(u, tuple) else level_text(u).removesuffix("0")
+    return f"{title}{chr(10) if len(title) > 12 else ' '}{text}"
 
 
 def _scatter(
@@ -236,7 +265,13 @@ def _scatter(
 
     xy = torch.stack(list(items.values())).numpy()
     classes = [r.cls or 0 for r in items]
-    out = [a.msp for a in answers.values() if a is not None]
-    return points_asked_and_got(
-        xy, classes, [1.0 if r.msp is None else r.msp for r in items], out or None, generator.class_names
-    )
+    out = [a.u for a in answers.values() if a is not None]
+    asked = [_asked(r) for r in items]
+    return points_asked_and_got(xy, classes, asked, out or None, generator.class_names, generator.measure)
+
+
+def _asked(request: Request) -> float:
+    """One number of what was asked; of a vector the probability of the class."""
+    if isinstance(request.u, tuple):
+        return request.u[request.cls or 0]
+    return 1.0 if request.u is None else request.u

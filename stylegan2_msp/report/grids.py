@@ -21,7 +21,7 @@ _NAME_LENGTH = 9
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands above an image: predicted class, its probability, and whether it is the class asked for."""
+    """What stands above an image: predicted class, how sure the answer is, and whether it is the class asked for."""
 
     name: str
     probability: float

@@ -75,31 +75,33 @@ def report_run(
     begin = time.monotonic()
     path = find_snapshot(run)
     generator = load_generator(path, device)
-    if generator.classifier is None or not generator.takes_msp:
+    if generator.classifier is None or not generator.takes_u:
         raise UserError(f"{path}: was trained without MSP, there is nothing to compare; report a --cond-msp=1 run")
     notes: list[str] = []
     archive = _archive(generator, data, notes)
     folder = make_folder(outdir)
     rng = torch.Generator().manual_seed(seed)
-    K = generator.num_classes
-    uniform = collect_answers(
-        generator.G, generator.classifier, uniform_labels(K, uniform_levels(K), n, rng), rng, batch
-    )
+    K, measure = generator.num_classes, generator.measure
+    labels = uniform_labels(K, uniform_levels(K, measure=measure), n, rng, measure)
+    uniform = collect_answers(generator.G, generator.classifier, labels, rng, batch)
     results: dict[str, Any] = {
         "snapshot": path.name,
         "run": path.parent.name,
         "kimg": generator.snapshot.info.get("kimg"),
         "data": (generator.snapshot.info.get("data") or {}).get("name"),
         "seed": seed,
+        "uncertainty": measure.title,
         "uniform": _figures(uniform, seed) | {"per_level": [asdict(row) for row in per_level(*_in_out(uniform))]},
     }
-    figures = {"fig4_in_out": fig4_in_out(*_in_out(uniform), title=_title("Uniform MSP", results["uniform"]))}
+    title = _title(f"Uniform {measure.title}", results["uniform"])
+    figures = {"fig4_in_out": fig4_in_out(*_in_out(uniform), title, measure=measure.title)}
     if archive is not None:
         labels = natural_labels(torch.from_numpy(archive.labels()), n, rng)
         natural = collect_answers(generator.G, generator.classifier, labels, rng, batch)
         results["natural"] = _figures(natural, seed)
         results["reals"] = _reals(archive)
-        figures["fig4_natural"] = fig4_in_out(*_in_out(natural), title=_title("Natural MSP", results["natural"]))
+        title = _title(f"Natural {measure.title}", results["natural"])
+        figures["fig4_natural"] = fig4_in_out(*_in_out(natural), title, measure=measure.title)
     figures |= _pictures(generator, archive, uniform, rng, batch)
     records = _records(path.parent, notes)
     if records:
@@ -115,10 +117,10 @@ def _pictures(
     """Images: Fig. 3 and the grid of all levels; points: Fig. 2b, and Fig. 2a where the real points are at hand."""
     if generator.kind == "images":
         return {
-            "fig3_grid": picture_of(generator, make_plan(generator, range(16), None, [1.0, 0.7]), batch),
+            "fig3_grid": picture_of(generator, make_plan(generator, range(16), None, None), batch),
             "levels_grid": picture_of(generator, fakes_plan(generator), batch),
         }
-    figures = {"fig2b_levels": fig2b_levels(*_in_out(uniform))}
+    figures = {"fig2b_levels": fig2b_levels(*_in_out(uniform), measure=generator.measure.title)}
     if archive is not None:
         figures["fig2a_points"] = _fig2a(generator, archive, rng)
     return figures
@@ -181,6 +183,11 @@ def _archive(generator: ConditionalGenerator, data: str | Path | None, notes: li
             f"{'' if archive.annotated else ' without MSP'}, the snapshot wants annotated {generator.kind} of "
             f"{generator.num_classes}; give the run's own data with --data"
         )
+    if archive.uncertainty != generator.measure.name:
+        raise UserError(
+            f"{archive.path}: is annotated with {archive.uncertainty}, the snapshot wants {generator.measure.name}; "
+            "give the run's own data with --data"
+        )
     if archive.content_sha256 != (info.get("data") or {}).get("sha256"):
         notes.append(f"{archive.path} is not the data that the run was trained on")
     return archive
@@ -192,13 +199,12 @@ def _fig2a(generator: ConditionalGenerator, archive: Archive, rng: torch.Generat
     rows = torch.randperm(len(archive), generator=rng)[:count].numpy()
     K = generator.num_classes
     xy = archive.load_points()
-    classes, msp = labels[:, :K].argmax(axis=1), labels[:, K]
-    fake_rows = torch.randint(len(archive), (count,), generator=rng).numpy()
-    fakes = generator.sample(classes[fake_rows].tolist(), msp[fake_rows].tolist(), list(range(count)), batch=1024)
-    names = generator.class_names
-    return fig2a_points(
-        (xy[rows], classes[rows], msp[rows]), (fakes.cpu().numpy(), classes[fake_rows], msp[fake_rows]), names
-    )
+    classes, u = labels[:, :K].argmax(axis=1), archive.levels()
+    picked = torch.randint(len(archive), (count,), generator=rng).numpy()
+    asked = labels[picked, K:] if labels.shape[1] > K + 1 else u[picked]
+    fakes = generator.sample(classes[picked].tolist(), seeds=list(range(count)), batch=1024, uncertainty=asked)
+    real, fake = (xy[rows], classes[rows], u[rows]), (fakes.cpu().numpy(), classes[picked], u[picked])
+    return fig2a_points(real, fake, generator.class_names, generator.measure)
 
 
 def _records(folder: Path, notes: list[str]) -> list[dict[str, Any]]:

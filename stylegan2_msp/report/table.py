@@ -7,12 +7,13 @@ from typing import Any
 
 def markdown_table(results: dict[str, Any]) -> str:
     """A table of `report.run`'s results: natural and uniform MSP side by side, then the uniform grid level by level."""
-    columns = [(name, results[name]) for name in ("natural", "uniform") if name in results]
+    columns = [(split, results[split]) for split in ("natural", "uniform") if split in results]
+    name = results.get("uncertainty", "MSP")
     lines = [
         f"Snapshot {results['snapshot']} of {results['run']} ({_number(results['kimg'], 1)} kimg), "
-        f"seed {results['seed']}. MSP in is what was asked of the generator, MSP out what the classifier says.",
+        f"seed {results['seed']}. {name} in is what was asked of the generator, {name} out what the classifier says.",
         "",
-        "| | " + " | ".join(f"{name} MSP" for name, _ in columns) + " |",
+        "| | " + " | ".join(f"{split} {name}" for split, _ in columns) + " |",
         "| --- |" + " ---: |" * len(columns),
     ]
     rows = {
@@ -30,7 +31,7 @@ def markdown_table(results: dict[str, Any]) -> str:
             f"Class agreement of the classifier on the {reals['count']} real items: "
             f"{_number(reals['class_agreement'], 3)}."
         )
-    lines += ["", "| MSP in | items | mean out | median out | 10 to 90 % |", "| ---: | ---: | ---: | ---: | --- |"]
+    lines += ["", f"| {name} in | items | mean out | median out | 10 to 90 % |", "| ---: | ---: | ---: | ---: | --- |"]
     lines += [
         f"| {row['level']:.2f} | {row['count']} | {row['mean']:.3f} | {row['median']:.3f} | "
         f"{row['q10']:.3f} to {row['q90']:.3f} |"

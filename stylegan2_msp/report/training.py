@@ -11,12 +11,13 @@ import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import Archive
-from stylegan2_msp.generation import ConditionalGenerator
-from stylegan2_msp.report.generated import Plan, level_label, picture_of
+from stylegan2_msp.generation import ConditionalGenerator, Level
+from stylegan2_msp.report.generated import Plan, level_label, measure_levels, picture_of
 from stylegan2_msp.report.grids import MAX_COLUMNS, Caption, class_label, fig3_grid
 from stylegan2_msp.report.points import points_panels
 from stylegan2_msp.report.style import save_figure
 from stylegan2_msp.snapshot import Snapshot
+from stylegan2_msp.uncertainty import MEASURES, Measure, Msp
 
 LEVELS = (1.0, 0.9, 0.7, 0.5, 0.3)
 _UNCONDITIONAL_COLUMNS = 10
@@ -24,9 +25,9 @@ _POINTS = 300
 _POINTS_OF_REALS = 2000
 
 
-def grid_levels(num_classes: int) -> list[float]:
-    """The rows of the pictures: MSP 1.0, 0.9, 0.7, 0.5, 0.3 as far as K classes can have them."""
-    return [level for level in LEVELS if level >= 1 / num_classes - 1e-6]
+def grid_levels(num_classes: int, measure: Measure | None = None) -> list[float]:
+    """The rows of the pictures: MSP 1.0, 0.9, 0.7, 0.5, 0.3 as far as K classes can have them, or their like."""
+    return measure_levels(measure or Msp(), num_classes, LEVELS)
 
 
 def save_fakes(
@@ -37,7 +38,7 @@ def save_fakes(
     condition: str,
     batch: int = 32,
 ) -> None:
-    """One column per class, one row per MSP, z fixed per column: seed k for class k, as `generate` would draw them.
+    """One column per class, one row per level, z fixed per column: seed k for class k, as `generate` would draw them.
 
     For points: a scatter at every level. Draws nothing from any global random state.
     """
@@ -46,6 +47,7 @@ def save_fakes(
         "num_classes": archive.num_classes,
         "class_names": archive.class_names,
         "condition": condition,
+        "uncertainty": archive.uncertainty,
     }
     device = next(G.parameters()).device
     generator = ConditionalGenerator(Snapshot(G, classifier, info, Path(path)), device)
@@ -54,7 +56,9 @@ def save_fakes(
 
 def fakes_plan(generator: ConditionalGenerator) -> Plan:
     """Which (seed, class) pairs and levels `save_fakes` shows."""
-    levels: list[float | None] = [*grid_levels(generator.num_classes)] if generator.takes_msp else [None]
+    levels: list[Level | None] = [None]
+    if generator.takes_u:
+        levels = [*grid_levels(generator.num_classes, generator.measure)]
     columns = min(generator.num_classes, MAX_COLUMNS) if generator.takes_class else _UNCONDITIONAL_COLUMNS
     if generator.kind == "points":
         columns = _POINTS
@@ -63,9 +67,9 @@ def fakes_plan(generator: ConditionalGenerator) -> Plan:
 
 
 def save_reals(path: str | Path, archive: Archive, data: npt.NDArray[Any], index: npt.NDArray[Any]) -> None:
-    """Real data in the layout of `save_fakes`: of each class the image whose MSP is nearest to each row's level.
+    """Real data in the layout of `save_fakes`: of each class the image nearest to each row's level.
 
-    Above each image stands its own MSP, for a rare level may have no real image near it.
+    Above each image stands its own level, for a rare level may have no real image near it.
 
     Args:
         archive: where the data come from.
@@ -74,26 +78,30 @@ def save_reals(path: str | Path, archive: Archive, data: npt.NDArray[Any], index
     """
     names = archive.class_names or [str(k) for k in range(archive.num_classes)]
     classes = None if archive.classes is None else archive.classes[index]
-    msp = archive.levels()[index] if archive.annotated else None
+    u = archive.levels()[index] if archive.annotated else None
+    measure = MEASURES[archive.uncertainty or "msp"]()
     if archive.kind == "points":
         first = slice(0, _POINTS_OF_REALS)
         shown = np.zeros(len(data), int) if classes is None else classes
-        colour = np.ones(len(data)) if msp is None else msp
-        save_figure(points_panels([("Real, coloured by MSP", data[first], shown[first], colour[first])], names), path)
+        colour = np.ones(len(data)) if u is None else u
+        panel = (f"Real, coloured by {measure.title}", data[first], shown[first], colour[first])
+        save_figure(points_panels([panel], names, measure), path)
         return
     columns = np.unique(classes)[:MAX_COLUMNS] if classes is not None else np.arange(_UNCONDITIONAL_COLUMNS)
-    levels = grid_levels(archive.num_classes) if msp is not None else [None] * 4
+    levels = grid_levels(archive.num_classes, measure) if u is not None else [None] * 4
     images, captions = {}, {}
     for c, cls in enumerate(columns):
         members = np.arange(c, len(data), len(columns)) if classes is None else np.flatnonzero(classes == cls)
         for r, level in enumerate(levels):
-            if level is None or msp is None:
+            if level is None or u is None:
                 if r < len(members):
                     images[r, c] = data[members[r]]
                 continue
-            nearest = members[np.abs(msp[members] - level).argmin()]
-            images[r, c], captions[r, c] = data[nearest], Caption("", float(msp[nearest]))
-    rows = ["" if level is None else level_label(level) for level in levels]
+            nearest = members[np.abs(u[members] - level).argmin()]
+            images[r, c], captions[r, c] = data[nearest], Caption("", float(u[nearest]))
+    rows = ["" if level is None else level_label(level, measure) for level in levels]
     heads = [class_label(names[cls]) if classes is not None else "" for cls in columns]
-    note = "Real images, of each class the one nearest to the row's MSP; above each its own MSP." if captions else ""
+    name = measure.title
+    note = f"Real images, of each class the one nearest to the row's {name}; above each its own {name}."
+    note = note if captions else ""
     save_figure(fig3_grid(images, rows, heads, captions, note=note), path)

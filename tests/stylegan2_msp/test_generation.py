@@ -116,7 +116,7 @@ def test_lists_of_different_lengths(grey):
 
 def test_conditions_that_a_generator_lacks_are_refused(class_only):
     assert class_only.sample(seeds=[0, 1]).shape == (2, 1, 16, 16)
-    with pytest.raises(UserError, match="without MSP"):
+    with pytest.raises(UserError, match="without uncertainty"):
         class_only.sample(msp=0.7, seeds=[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from stylegan2_msp.cli.lists import parse_classes, parse_msp, parse_seeds
+from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
 
 DIGITS = [str(k) for k in range(10)]
 ANIMALS = ["cat", "dog", "t-shirt", "red, green"]
@@ -36,7 +36,7 @@ def test_bad_seeds(text):
     ],
 )
 def test_msp(text, wanted):
-    assert parse_msp(text) == wanted
+    assert parse_levels(text, "--msp") == wanted
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_msp(text, wanted):
 )
 def test_bad_msp(text):
     with pytest.raises(click.BadParameter, match="--msp"):
-        parse_msp(text)
+        parse_levels(text, "--msp")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from scipy import stats
 
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.metrics import condition as m
+from stylegan2_msp.uncertainty import Entropy, Msp, Softmax
 
 K = 5
 
@@ -38,7 +39,7 @@ class StandIn(torch.nn.Module):
         return torch.stack(self.answer(cls, u), dim=1)
 
 
-reader = SimpleNamespace(num_classes=K, predict=lambda x: (x[:, 0].long(), x[:, 1]))
+reader = SimpleNamespace(num_classes=K, measure=Msp(), answer=lambda x, classes: (x[:, 0].long(), x[:, 1]))
 
 
 def natural(n=400):
@@ -111,11 +112,11 @@ def test_images_are_clamped_before_the_classifier_sees_them():
 
     seen = []
 
-    def predict(x):
+    def answer(x, classes):
         seen.append(x)
         return torch.zeros(len(x), dtype=torch.int64), torch.ones(len(x))
 
-    look = SimpleNamespace(num_classes=K, predict=predict)
+    look = SimpleNamespace(num_classes=K, answer=answer)
     m.collect_answers(Loud(None), look, natural(10), torch.Generator().manual_seed(0))
     assert seen[0].max() == 1
 
@@ -123,6 +124,16 @@ def test_images_are_clamped_before_the_classifier_sees_them():
 def test_levels_begin_at_what_k_classes_allow():
     assert m.uniform_levels(2) == pytest.approx(np.linspace(0.5, 1, 8))
     assert m.uniform_levels(10, 3) == pytest.approx([0.3, 0.65, 1.0])
+    assert m.uniform_levels(10, 3, Entropy()) == pytest.approx([0.0, 0.35, 0.7])
+
+
+def test_uniform_labels_of_softmax_vectors_have_the_levels_asked_for():
+    measure = Softmax().fitted(torch.randn(50, 3), torch.arange(50) % 3)
+    labels = m.uniform_labels(3, [0.2, 0.9], 12, torch.Generator().manual_seed(0), measure)
+    assert labels.shape == (12, 6)
+    torch.testing.assert_close(labels[:, 3:].sum(1), torch.ones(12))
+    cells = {(int(row[:3].argmax()), round(float(row[3:] @ row[:3]), 4)) for row in labels}
+    assert cells == {(k, u) for k in range(3) for u in (0.2, 0.9)}
 
 
 def test_spearman_is_rank_correlation_with_ties():

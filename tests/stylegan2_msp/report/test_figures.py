@@ -11,7 +11,7 @@ from PIL import Image
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.report.curves import fig2b_levels, fig4_in_out, training_curves
-from stylegan2_msp.report.generated import Plan, file_name, level_label, msp_text
+from stylegan2_msp.report.generated import Plan, file_name, level_label, level_text
 from stylegan2_msp.report.grids import Caption, fig3_grid, spread
 from stylegan2_msp.report.points import fig2a_points
 from stylegan2_msp.report.style import new_figure, save_figure
@@ -117,7 +117,7 @@ def test_names_tell_apart_all_that_can_be_asked():
     request = Plan([(5, 3)], [0.7]).requests[0]
     assert file_name(request, 10) == "class3-msp0.70-seed0005.png"
     assert file_name(request, 101) == "class003-msp0.70-seed0005.png"
-    assert [msp_text(u) for u in (1.0, 0.7, 0.416667, 0.123)] == ["1.00", "0.70", "0.416667", "0.123"]
+    assert [level_text(u) for u in (1.0, 0.7, 0.416667, 0.123)] == ["1.00", "0.70", "0.416667", "0.123"]
     assert [level_label(u) for u in (1.0, 0.7, 0.65)] == ["MSP 1.0", "MSP 0.7", "MSP 0.65"]
 
 

@@ -102,4 +102,4 @@ def test_data_of_another_kind_and_generators_without_msp_are_refused(
     with pytest.raises(UserError, match="without MSP"):
         report_run(path, tmp_path / "r", device="cpu")
     assert not (tmp_path / "r").exists()
-    assert load_generator(path, "cpu").takes_msp is False
+    assert load_generator(path, "cpu").takes_u is False
