@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch_utils_ext.kernels import bias_act as launchers
 from torch_utils_ext.ops import library
 from torch_utils_ext.ops.activations import activation_funcs
+from torch_utils_ext.ops.library import wide
 
 __all__ = ["activation_funcs", "bias_act"]
 
@@ -138,7 +139,7 @@ def _grad(
     if slope is None or x is None:
         return _grad_of_lines(dy, y, how).contiguous(memory_format=layout)
     at = _inner(x, b, how)
-    return _unclamped(_wide(dy) * slope(at) * how.gain, at, how).to(dy.dtype).contiguous(memory_format=layout)
+    return _unclamped(wide(dy) * slope(at) * how.gain, at, how).to(dy.dtype).contiguous(memory_format=layout)
 
 
 def _grad_of_lines(dy: torch.Tensor, y: torch.Tensor | None, how: _How) -> torch.Tensor:
@@ -168,7 +169,7 @@ def _grad2_formula(
     if curve is None:
         return torch.zeros_like(dy)
     at = _inner(x, b, how)
-    return _unclamped(_wide(ddx) * _wide(dy) * curve(at) * how.gain, at, how).to(dy.dtype)
+    return _unclamped(wide(ddx) * wide(dy) * curve(at) * how.gain, at, how).to(dy.dtype)
 
 
 def _for_kernel(
@@ -178,13 +179,8 @@ def _for_kernel(
     return (x.contiguous(memory_format=layout), b) if x is not None and how.act == "swish" else (None, None)
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    """Half precision is computed in float32 and rounded once."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def _inner(x: torch.Tensor, b: torch.Tensor | None, how: _How) -> torch.Tensor:
-    return _wide(x) if b is None else _wide(x) + _along(_wide(b), x, how.dim).to(_wide(x).dtype)
+    return wide(x) if b is None else wide(x) + _along(b, wide(x), how.dim)
 
 
 def _unclamped(dx: torch.Tensor, at: torch.Tensor, how: _How) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils_ext.ops.conv2d import conv2d, conv_transpose2d
+from torch_utils_ext.ops.library import check_impl
 from torch_utils_ext.ops.upfirdn2d import upfirdn2d
 
 _Quad = tuple[int, int, int, int]
@@ -23,6 +24,7 @@ def conv2d_resample(
     groups: int = 1,
     flip_weight: bool = True,
     flip_filter: bool = False,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Upsample with filter `f`, convolve with `w`, filter with `f` and downsample, in the cheapest order.
 
@@ -39,17 +41,21 @@ def conv2d_resample(
         groups: number of filter groups.
         flip_weight: True correlates (what PyTorch calls convolution), False convolves.
         flip_filter: the same of `f`: False convolves.
+        impl: 'auto' (or 'cuda', the family's word for it) is the quick one, 'ref' takes the steps above one by one.
 
     Returns:
         [N, O, (H up + top + bottom - kh + 1) / down, likewise W].
 
     Raises:
-        ValueError: factors below one or padding of another form.
+        ValueError: factors below one, padding of another form or an unknown `impl`.
     """
+    check_impl(impl)
     if up < 1 or down < 1:
         raise ValueError(f"up and down must be positive integers, got up={up}, down={down}")
     taps = (1, 1) if f is None else (f.shape[-1], f.shape[0])
     pads = _centred(_parse_padding(padding), taps, up, down)
+    if impl == "ref":
+        return _reference(x, w, f, up, down, pads, groups, flip_weight, flip_filter)
     kh, kw = w.shape[2:]
     # A transposed convolution turns its kernel round by itself.
     if flip_weight == (up > 1) and (kh > 1 or kw > 1):
@@ -69,6 +75,23 @@ def conv2d_resample(
     else:
         y = conv2d(F.pad(x, pads), w, groups=groups)
     return y if down == 1 else upfirdn2d(y, f, down=down, flip_filter=flip_filter)
+
+
+def _reference(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int,
+    down: int,
+    pads: _Quad,
+    groups: int,
+    flip_weight: bool,
+    flip_filter: bool,
+) -> torch.Tensor:
+    """The definition: resample, convolve, resample."""
+    x = upfirdn2d(x, f if up > 1 else None, up=up, padding=pads, gain=up**2, flip_filter=flip_filter, impl="ref")
+    x = F.conv2d(x, w if flip_weight else w.flip(2, 3), groups=groups)
+    return x if down == 1 else upfirdn2d(x, f, down=down, flip_filter=flip_filter, impl="ref")
 
 
 def _parse_padding(padding: int | Sequence[int]) -> _Quad:

@@ -73,7 +73,7 @@ def _sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     if input.numel() == 0 or grid.numel() == 0:
         return input.new_zeros([*input.shape[:2], *grid.shape[1:3]])
     y = F.grid_sample(input.to(grid.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return y.to(input.dtype)
+    return y.to(input.dtype).contiguous(memory_format=library.memory_format(input))
 
 
 def _scatter(values: torch.Tensor, grid: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -81,10 +81,10 @@ def _scatter(values: torch.Tensor, grid: torch.Tensor, height: int, width: int) 
     size = [*values.shape[:2], height, width]
     if values.numel() == 0 or 0 in size:
         return values.new_zeros(size)
-    values, dtype = values.to(grid.dtype), values.dtype
-    image = values.new_zeros([1]).expand(size)  # only its shape and dtype count
-    gradients = torch.ops.aten.grid_sampler_2d_backward(values, image, grid, _BILINEAR, _ZEROS, False, [True, False])
-    return gradients[0].to(dtype)
+    wide = values.to(grid.dtype)
+    image = wide.new_zeros([1]).expand(size)  # only its shape and dtype count
+    gradients = torch.ops.aten.grid_sampler_2d_backward(wide, image, grid, _BILINEAR, _ZEROS, False, [True, False])
+    return gradients[0].to(values.dtype).contiguous(memory_format=library.memory_format(values))
 
 
 class _Sample(torch.autograd.Function):
@@ -122,10 +122,6 @@ class _Scatter(torch.autograd.Function):
         return found, None, None, None, None
 
 
-def _with_layout_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return y.contiguous(memory_format=library.memory_format(x))
-
-
 def _empty(x: torch.Tensor, *size: int) -> torch.Tensor:
     return torch.empty([*x.shape[:2], *size], dtype=x.dtype, device=x.device, memory_format=library.memory_format(x))
 
@@ -133,14 +129,14 @@ def _empty(x: torch.Tensor, *size: int) -> torch.Tensor:
 _SAMPLE = library.register(
     "grid_sample",
     "(Tensor input, Tensor grid) -> Tensor",
-    lambda input, grid: _with_layout_of(input, _sample(input, grid)),
+    _sample,
     lambda input, grid: _empty(input, *grid.shape[1:3]),
     lambda input, grid: _Sample.apply(input, grid, True),
 )
 _SCATTER = library.register(
     "grid_scatter",
     "(Tensor values, Tensor grid, SymInt height, SymInt width) -> Tensor",
-    lambda values, grid, *size: _with_layout_of(values, _scatter(values, grid, *size)),
+    _scatter,
     lambda values, grid, *size: _empty(values, *size),
     lambda values, grid, *size: _Scatter.apply(values, grid, *size, True),
 )

@@ -107,6 +107,11 @@ def _warn(reason: str) -> None:
     warnings.warn(f"torch_utils_ext runs without its CUDA kernels: {reason}", RuntimeWarning, stacklevel=3)
 
 
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """Half precision is computed in float32 and rounded once."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def memory_format(x: torch.Tensor) -> torch.memory_format:
     """The layout that an operator's result takes from `x`."""
     last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

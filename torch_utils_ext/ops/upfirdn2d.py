@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from torch_utils_ext.kernels import upfirdn2d as launchers
 from torch_utils_ext.ops import library
+from torch_utils_ext.ops.library import wide
 
 Factor = int | Sequence[int]
 Padding = int | Sequence[int]
@@ -201,7 +202,9 @@ def _upfirdn2d_ref(
     x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool, gain: float
 ) -> torch.Tensor:
     """The definition, literally: one shifted, weighted copy of the padded image per filter tap."""
-    f = (torch.outer(f, f) if f.ndim == 1 else f).to(x.dtype) * gain
+    dtype, x = x.dtype, wide(x)
+    f = f.to(x.dtype)
+    f = (torch.outer(f, f) if f.ndim == 1 else f) * gain
     n, c, h, w = x.shape
     fh, fw = f.shape
     out_w, out_h = _output_size(x, (fw, fh), up, down, padding)
@@ -215,7 +218,7 @@ def _upfirdn2d_ref(
             rows = slice(i, i + (out_h - 1) * down[1] + 1, down[1])
             columns = slice(j, j + (out_w - 1) * down[0] + 1, down[0])
             y = y + tap * padded[:, :, rows, columns]
-    return y
+    return y.to(dtype)
 
 
 class _UpFirDn(torch.autograd.Function):

@@ -79,6 +79,8 @@ def test_equals_its_definition(case: tuple[int, int, int, Any, int, bool, bool],
             x.to(memory_format=memory_format), w, f, up, down, padding, groups, flip_weight, flip_filter
         )
         torch.testing.assert_close(y, expected)
+    slow = conv2d_resample(x, w, f, up, down, padding, groups, flip_weight, flip_filter, impl="ref")
+    torch.testing.assert_close(slow, expected)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] * case[1] <= 2])
@@ -119,3 +121,5 @@ def test_wrong_arguments_are_named() -> None:
         conv2d_resample(x, w, up=0)
     with pytest.raises(ValueError, match="padding must be"):
         conv2d_resample(x, w, padding=[1, 2, 3])
+    with pytest.raises(ValueError, match="impl must be"):
+        conv2d_resample(x, w, impl="fast")
