@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +13,6 @@ from torch_utils_ext.build import KernelsUnavailable
 IMPLEMENTATIONS = ("auto", "cuda", "ref")
 
 _LIBRARY = torch.library.Library("torch_utils_ext", "FRAGMENT")
-_gave_up: list[str] = []
 
 
 def register(
@@ -75,36 +72,20 @@ def takes_registered(x: torch.Tensor) -> bool:
 
     Elsewhere the same arithmetic runs as plain PyTorch, which spares small tensors the dispatcher's time.
     """
-    return torch.compiler.is_compiling() or (x.is_cuda and why_no_kernels() is None)
+    return torch.compiler.is_compiling() or (x.is_cuda and kernels.available())
 
 
 def launch(launcher: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any) -> torch.Tensor | None:
-    """The CUDA kernel's result for `x` and further arguments; None where there is no kernel to run."""
-    if not x.is_cuda or x.numel() == 0 or why_no_kernels() is not None:
+    """The CUDA kernel's result for `x` and further arguments; None where there is no kernel to run.
+
+    A kernel that cannot be had is tried once per process and complained of in one line; see `torch_utils_ext.kernels`.
+    """
+    if not x.is_cuda or x.numel() == 0 or not kernels.available():
         return None
     try:
         return launcher(x, *args)
-    except KernelsUnavailable as error:
-        _gave_up.append(str(error))
-        _warn(str(error))
+    except KernelsUnavailable:
         return None
-
-
-def why_no_kernels() -> str | None:
-    """None if the CUDA kernels work, else one line with the reason, which is also warned of once."""
-    return _gave_up[0] if _gave_up else _found()
-
-
-@functools.cache
-def _found() -> str | None:
-    reason = kernels.why_not()
-    if reason is not None and torch.cuda.is_available():
-        _warn(reason)
-    return reason
-
-
-def _warn(reason: str) -> None:
-    warnings.warn(f"torch_utils_ext runs without its CUDA kernels: {reason}", RuntimeWarning, stacklevel=3)
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:

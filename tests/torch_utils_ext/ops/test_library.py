@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -106,24 +105,6 @@ def test_the_cpu_takes_plain_operators_unless_traced() -> None:
     assert "BiasAct" not in type(bias_act(x, act="lrelu").grad_fn).__name__
 
 
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_gave_up", [])
-    library._found.cache_clear()
-
-
-@pytest.mark.usefixtures("fresh")
-def test_missing_kernels_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library.kernels, "why_not", lambda: "no NVRTC: pip install it")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.warns(RuntimeWarning, match="no NVRTC: pip install it"):
-        assert library.why_no_kernels() is not None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert library.why_no_kernels() == "no NVRTC: pip install it"
-    library._found.cache_clear()
-
-
 class _Cuda:
     """As much of a CUDA tensor as `launch` looks at."""
 
@@ -133,22 +114,21 @@ class _Cuda:
         return 1
 
 
-@pytest.mark.usefixtures("fresh")
-def test_a_kernel_that_fails_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_without_its_kernel_takes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def broken(*args: Any) -> torch.Tensor:
+    def launcher(*args: Any) -> torch.Tensor:
         calls.append(args)
         raise KernelsUnavailable("driver too old")
 
-    monkeypatch.setattr(library.kernels, "why_not", lambda: None)
     x: Any = _Cuda()
-    with pytest.warns(RuntimeWarning, match="driver too old"):
-        assert library.launch(broken, x) is None
-    assert library.launch(broken, x) is None
-    assert len(calls) == 1
-    assert library.why_no_kernels() == "driver too old"
-    library._found.cache_clear()
+    for usable in (True, False):
+        monkeypatch.setattr(library.kernels, "available", lambda usable=usable: usable)
+        assert library.launch(launcher, x, 1) is None
+        assert library.takes_registered(x) == usable
+    assert calls == [(x, 1)]
+    monkeypatch.setattr(library.kernels, "available", lambda: True)
+    assert library.launch(lambda x, a: a, x, 5) == 5
 
 
 def test_a_cpu_tensor_never_reaches_a_kernel() -> None:
