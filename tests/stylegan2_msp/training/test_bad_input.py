@@ -49,6 +49,14 @@ class Evil:
         (["--cfg=points"], "the data are images"),
         (["--batch=0"], "--batch 0: must be a positive multiple"),
         (["--flatten=1.5"], "--flatten: must be in [0, 1]"),
+        (["--consistency-uniform=-1"], "--consistency-uniform: must be at least 0, found -1"),
+        (["--consistency-class=nan"], "--consistency-class: must be at least 0, found nan"),
+        (["--consistency-share=5"], "--consistency-share: must be in [0, 4]"),
+        (["--consistency-augment=2"], "--consistency-augment: must be in [0, 1]"),
+        (["--consistency-ramp=-3"], "--consistency-ramp: must be at least 0"),
+        (["--label-noise=-0.1"], "--label-noise: must be in [0, 1]"),
+        (["--vicinal=7"], "--vicinal: must be in [0, 1]"),
+        (["--embedding=film", "--cond-msp=0", "--cond=1"], "--embedding film: needs the MSP"),
     ],
 )
 def test_wrong_options_are_named(digits_archive, tmp_path, words, wanted):
@@ -56,6 +64,19 @@ def test_wrong_options_are_named(digits_archive, tmp_path, words, wanted):
     assert isinstance(result.exception, UserError)
     assert wanted in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_label_noise_that_is_no_number_is_wrong_usage(digits_archive, tmp_path):
+    words = [f"--data={digits_archive}", f"--outdir={tmp_path}", "--label-noise=loud"]
+    result = CliRunner().invoke(train, words)
+    assert result.exit_code == 2
+    assert "'loud' is not a valid float" in result.output
+
+
+def test_points_have_no_augmentation_for_the_classifier_either(moons_archive, tmp_path):
+    words = [f"--data={moons_archive}", f"--outdir={tmp_path}", "--device=cpu", "--consistency-augment=0.5"]
+    result = CliRunner().invoke(train, words)
+    assert "--consistency-augment: 2-D points have no augmentation" in str(result.exception)
 
 
 def test_the_command_prints_one_line_and_no_traceback(tmp_path):

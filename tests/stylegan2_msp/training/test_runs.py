@@ -15,16 +15,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot
 from stylegan2_msp.training.checkpoint import list_states, load_state
 from stylegan2_msp.training.launch import Machine, start
+from stylegan2_msp.uncertainty import Softmax
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
 SMALL = {"cfg": "tiny", "batch": 8, "kimg": 0.096, "tick": 0.032, "snap": 1, "consistency_kimg": 0.04, "z_dim": 16}
 CPU = Machine(device="cpu")
+EVERYTHING = {
+    "consistency_uniform": 1.0,
+    "consistency_class": 1.0,
+    "consistency_augment": 0.5,
+    "consistency_ramp": 0.04,
+    "label_noise": "auto",
+    "vicinal": 0.05,
+}
 
 
 def options(data, **more):
@@ -105,6 +115,64 @@ def test_resuming_is_exact_to_the_bit(digits_archive, tmp_path, monkeypatch, mor
     whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
     assert_same(final_state(parts), final_state(whole))
     assert losses(parts) == losses(whole)
+
+
+@pytest.mark.parametrize("embedding", ["learned", "film"])
+def test_resuming_is_exact_with_every_option_of_the_condition(digits_archive, tmp_path, embedding):
+    full = options(digits_archive, **EVERYTHING, embedding=embedding)
+    assert start(full, tmp_path / "whole", None, CPU) == 0
+    assert start({**full, "kimg": 0.064}, tmp_path / "parts", None, CPU) == 0
+    assert start({"kimg": 0.096}, tmp_path / "parts", "auto", CPU) == 0
+    whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
+    assert float(final_state(whole)["agreement"]["sums"][1].sum()) > 8
+    assert_same(final_state(parts), final_state(whole))
+    assert losses(parts) == losses(whole)
+    assert {"loss/consistency_uniform", "loss/class"} <= losses(whole)[-1].keys()
+
+
+def test_weights_of_zero_change_nothing(digits_archive, tmp_path):
+    """Not a random number more or less than in a run that never asks the classifier."""
+    zero = {"consistency_uniform": 0.0, "consistency_class": 0.0, "label_noise": 0.0, "vicinal": 0.0}
+    assert start(options(digits_archive, consistency=0.0, **zero), tmp_path / "zero", None, CPU) == 0
+    late = {**EVERYTHING, "label_noise": None, "vicinal": None, "consistency_kimg": 10.0}
+    assert start({**options(digits_archive), **late}, tmp_path / "late", None, CPU) == 0
+    one, other = final_state(only_run(tmp_path / "zero")), final_state(only_run(tmp_path / "late"))
+    del other["agreement"]
+    assert_same(one, other)
+
+
+def test_states_from_before_these_options_still_load(digits_archive, tmp_path):
+    start(options(digits_archive, kimg=0.032), tmp_path, None, CPU)
+    (path,) = list_states(only_run(tmp_path))
+    content = torch.load(path, weights_only=True)
+    config = json.loads(content["config"])
+    new = {name: config.pop(name) for name in (*EVERYTHING, "consistency_share")}
+    torch.save({**content, "config": json.dumps(config)}, path)
+    assert {name: getattr(load_state(path)[0], name) for name in new} == new
+    assert start({"kimg": 0.064}, tmp_path, "auto", CPU) == 0
+
+
+@pytest.mark.parametrize("embedding", ["linear", "split", "learned", "film"])
+def test_softmax_vectors_as_the_condition(moons_archive, tmp_path, embedding):
+    moons = open_archive(moons_archive).load()
+    classifier = FrozenClassifier.from_bytes(moons.annotation.classifier_bytes)
+    with torch.no_grad():
+        measure = Softmax().fitted(classifier(torch.from_numpy(moons.data)), torch.from_numpy(moons.classes))
+    classifier = classifier.with_measure(measure)
+    vectors = replace(
+        moons.annotation,
+        u=moons.annotation.probs,
+        classifier_bytes=classifier.to_bytes(),
+        uncertainty="softmax",
+    )
+    data = write_archive(tmp_path / "p.zip", replace(moons, annotation=vectors), progress=False)
+    chosen = {"data": str(data), "batch": 64, "kimg": 0.64, "tick": 0.64, "consistency_kimg": 0.1}
+    more = {"consistency_uniform": 1.0, "consistency_class": 1.0, "label_noise": 0.05, "embedding": embedding}
+    assert start({**chosen, **more}, tmp_path / "runs", None, CPU) == 0
+    G = load_snapshot(next(only_run(tmp_path / "runs").glob("*.safetensors"))).G
+    assert G.c_dim == 4
+    with pytest.raises(UserError, match="--vicinal: needs one number"):
+        start({**chosen, "vicinal": 0.1}, tmp_path / "more", None, CPU)
 
 
 def test_points_train_and_resume_exactly(moons_archive, tmp_path):
@@ -218,8 +286,9 @@ def test_kill_9_leaves_the_last_good_state(digits_archive, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_see_the_batch_of_one(digits_archive, tmp_path):
-    more = {"fp32": True, "aug": "fixed", "p": 0.5, "kimg": 0.064, "tick": 0.008}
+@pytest.mark.parametrize("everything", [{}, EVERYTHING], ids=["default", "everything"])
+def test_two_processes_see_the_batch_of_one(digits_archive, tmp_path, everything):
+    more = {"fp32": True, "aug": "fixed", "p": 0.5, "kimg": 0.064, "tick": 0.008, **everything}
     runs = {}
     for gpus in (1, 2):
         work = command(digits_archive, tmp_path / str(gpus), gpus=gpus, **more)

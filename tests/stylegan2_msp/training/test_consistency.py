@@ -1,0 +1,263 @@
+"""What the frozen classifier adds to G's loss, against the formulas written out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stylegan2_msp.augment import AugmentPipe
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.conditioning import level, make_labels
+from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.networks import PointDiscriminator, PointGenerator
+from stylegan2_msp.training.agreement import CELLS, ClassAgreement, real_agreement
+from stylegan2_msp.training.consistency import MILD, Consistency
+from stylegan2_msp.training.losses import Objective
+from stylegan2_msp.training.step import consistency_strength
+from stylegan2_msp.uncertainty import Energy, Entropy, Measure, Msp, Softmax
+from torch_utils_ext.rng import BatchRng
+
+K = 3
+IMG = torch.tensor([[0.5, -0.2, 0.1], [-3.0, 0.4, 0.3], [0.9, 0.8, -0.7], [0.0, 0.1, 0.2]])[:, :, None, None]
+CLASSES = torch.tensor([0, 1, 1, 0])
+
+
+class PixelClassifier(nn.Module):
+    """Three pixels times 4 are the logits."""
+
+    num_classes = K
+
+    def __init__(self, measure: Measure | None = None) -> None:
+        super().__init__()
+        self.measure = measure or Msp()
+        self.weight = nn.Parameter(torch.tensor(4.0), requires_grad=False)
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        return img.flatten(1)[:, :K] * self.weight
+
+
+def labels(u: Any) -> torch.Tensor:
+    return make_labels(CLASSES, u, K)
+
+
+def probs() -> torch.Tensor:
+    """p of each image, slowly; a file of the image would hold pixels within [-1, 1]."""
+    clipped = [[4 * max(-1.0, min(1.0, x)) for x in row] for row in IMG[:, :, 0, 0].tolist()]
+    return torch.tensor([[math.exp(x) / sum(map(math.exp, row)) for x in row] for row in clipped])
+
+
+def asks(measure: Measure | None = None, **options: Any) -> Consistency:
+    return Consistency(PixelClassifier(measure), BatchRng(0), **options)  # type: ignore[arg-type]
+
+
+def test_distance_is_the_mean_distance_between_asked_and_answered() -> None:
+    u = torch.tensor([0.9, 0.6, 0.5, 0.4])
+    expected = sum(abs(max(p) - float(a)) for p, a in zip(probs().tolist(), u, strict=True)) / 4
+    assert float(asks().charge(IMG, labels(u))[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_distance_of_another_measure() -> None:
+    u = torch.tensor([0.1, 0.6, 0.5, 0.9])
+    entropies = [-sum(x * math.log(x) for x in p) / math.log(3) for p in probs().tolist()]
+    expected = sum(abs(h - float(a)) for h, a in zip(entropies, u, strict=True)) / 4
+    assert float(asks(Entropy()).charge(IMG, labels(u))[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_distance_of_softmax_vectors_is_half_of_l1() -> None:
+    asked = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
+    expected = float((probs() - asked).abs().sum()) / 2 / 4
+    assert float(asks(Softmax()).charge(IMG, labels(asked))[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_answer_beyond_the_range_counts_as_its_end() -> None:
+    """Labels of measures with a recorded range are clipped to it."""
+    measure = Energy(lowest=-2.0, highest=-1.9)  # every image lies outside
+    assert float(asks(measure).charge(IMG, labels(0.25))[0]) == pytest.approx(
+        sum(0.75 if float((4 * row.clamp(-1, 1)).flatten().logsumexp(0)) < 1.9 else 0.25 for row in IMG) / 4
+    )
+
+
+def test_uniform_labels_cover_the_data_s_range_evenly_with_its_classes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    u = 0.4 + 0.5 * torch.rand(3000, generator=generator) ** 0.2
+    classes = torch.tensor([0, 0, 0, 0, 1, 2]).repeat(500)
+    consistency = asks(uniform=1.0, share=0.25, labels=make_labels(classes, u, K))
+    c = consistency.uniform_labels(40_000)
+    assert c.shape == (10_000, K + 1)
+    torch.testing.assert_close(c[:, :K].mean(dim=0), torch.tensor([4, 1, 1]) / 6, atol=0.02, rtol=0)
+    ordered = u.sort().values
+    assert consistency.lowest == float(ordered[6])  # 0.2 % of 3000 are left out
+    assert consistency.highest == float(ordered[-7])
+    got = c[:, K].sort().values.double()
+    even = torch.linspace(consistency.lowest, consistency.highest, 10_000).double()
+    assert float((got - even).abs().max()) < 0.02
+
+
+def test_uniform_softmax_labels_are_vectors_with_uniform_class_probability() -> None:
+    shares = ((0.0, 0.5, 0.5), (1.0, 0.0, 0.0), (0.3, 0.7, 0.0))
+    p = torch.rand(600, K, generator=torch.Generator().manual_seed(0)).log().neg()
+    data = make_labels(torch.arange(600) % K, p / p.sum(dim=1, keepdim=True), K)
+    consistency = asks(Softmax(shares), uniform=1.0, share=2.0, labels=data)
+    c = consistency.uniform_labels(1000)
+    assert c.shape == (2000, 2 * K)
+    torch.testing.assert_close(c[:, K:].sum(dim=1), torch.ones(2000))
+    own = level(c, K)
+    assert float(own.std()) == pytest.approx((consistency.highest - consistency.lowest) / 12**0.5, rel=0.05)
+    second = c[c[:, 1] == 1]
+    torch.testing.assert_close(second[:, K] + second[:, K + 1], torch.ones(len(second)))  # class 1 shares with 0 only
+
+
+class Spy(nn.Module):
+    """A discriminator that remembers the labels that it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = PointDiscriminator(K + 1, 16)
+        self.told: list[torch.Tensor] = []
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        self.told.append(c)
+        return self.inner(img, c)
+
+
+class PointsClassifier(PixelClassifier):
+    """Logits are linear in the point."""
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        return img @ torch.tensor([[1.0, -0.5, 0.2], [0.3, 1.0, -1.0]]) * self.weight
+
+
+def objective(**options: Any) -> tuple[Objective, torch.Tensor]:
+    torch.manual_seed(0)
+    rng = BatchRng(3)
+    data = make_labels([0, 1, 2, 0] * 50, torch.linspace(0.4, 1, 200), K)
+    consistency = Consistency(PointsClassifier(), rng, labels=data, **options)  # type: ignore[arg-type]
+    return Objective(PointGenerator(4, K + 1, hidden=16, w_dim=8), Spy(), None, rng, consistency), data  # type: ignore[arg-type]
+
+
+def test_d_never_sees_uniform_labels_and_learns_nothing_from_the_classifier() -> None:
+    found, data = objective(uniform=2.0, share=0.5)
+    c = data[:16]
+    z = torch.randn(16, 4)
+    losses = found.generator(z, c, c, strength=1.0)
+    assert set(losses) == {"G", "consistency", "consistency_uniform"}
+    assert len(found.D.told) == 1
+    assert torch.equal(found.D.told[0], c)
+    extra = losses["consistency"] + losses["consistency_uniform"]
+    grads = torch.autograd.grad(extra, list(found.D.parameters()), allow_unused=True, retain_graph=True)
+    assert all(g is None for g in grads)
+    assert all(
+        g.abs().sum() > 0 for g in torch.autograd.grad(losses["consistency_uniform"], list(found.G.parameters()))
+    )
+    assert found.consistency.classifier.weight.grad is None
+
+
+def test_the_second_batch_by_its_formula() -> None:
+    found, data = objective(weight=0.5, uniform=2.0, share=0.5)
+    c, z = data[:16], torch.randn(16, 4)
+    twin = BatchRng(3)
+    classes = data[twin.randint(200, 8), :K].argmax(dim=1)
+    u = found.consistency.lowest + (found.consistency.highest - found.consistency.lowest) * twin.rand(8)
+    points = found.G(twin.randn(8, 4), make_labels(classes, u, K))
+    v = found.consistency.classifier(points).softmax(dim=1).amax(dim=1)
+    before = found.G.mapping.w_avg.clone()
+    losses = found.generator(z, c, c, strength=0.25)
+    assert float(losses["consistency_uniform"].detach()) == pytest.approx(
+        0.25 * 2 * float((v - u).abs().mean().detach()), rel=1e-5
+    )
+    plain, _ = objective()
+    plain.G.mapping.w_avg.copy_(before)
+    plain.generator(z, c, c)
+    torch.testing.assert_close(found.G.mapping.w_avg, plain.G.mapping.w_avg)  # uniform labels do not shift w_avg
+
+
+def test_at_strength_zero_nothing_is_drawn_and_nothing_added() -> None:
+    found, data = objective(uniform=2.0, share=0.5)
+    plain, _ = objective()
+    plain.consistency = None
+    c, z = data[:16], torch.randn(16, 4)
+    one, two = found.generator(z, c, c, strength=0.0), plain.generator(z, c, c, strength=1.0)
+    assert one.keys() == two.keys() == {"G"}
+    assert torch.equal(one["G"], two["G"])
+    assert torch.equal(found.rng.state_dict()["generator"], plain.rng.state_dict()["generator"])
+
+
+def test_strength_starts_and_rises() -> None:
+    assert [consistency_strength(n, 20, 0) for n in (0, 19_999, 20_000, 10**6)] == [0, 0, 1, 1]
+    assert [consistency_strength(n, 20, 40) for n in (0, 20_000, 30_000, 60_000, 10**6)] == [0, 0, 0.25, 1, 1]
+
+
+def test_class_term_is_cross_entropy_where_fakes_fall_short_of_reals() -> None:
+    """Level 0.95: fakes named right 90 % of the time, reals 92.5 %: half weight. 0.65: right more often than reals."""
+    real = torch.full((CELLS,), 0.5)
+    real[9] = 0.925
+    agreement = ClassAgreement(real)
+    agreement.sums[:, 9] = torch.tensor([90.0, 100.0])
+    agreement.sums[:, 6] = torch.tensor([55.0, 100.0])
+    consistency = asks(class_weight=1.0, agreement=agreement)
+    u = torch.tensor([0.95, 0.65, 0.95, 0.1])  # nothing was seen at 0.1 yet: no charge
+    surprise = [-math.log(float(p[k])) for p, k in zip(probs(), CLASSES, strict=True)]
+    assert float(consistency.charge(IMG, labels(u))[1]) == pytest.approx(
+        0.5 * (surprise[0] + surprise[2]) / 4, rel=1e-4
+    )
+    right = (probs().argmax(dim=1) == CLASSES).float()
+    decay = 0.5 ** (4 / 2000)
+    assert agreement.sums[:, 9].tolist() == pytest.approx(
+        [90 * decay + float(right[0] + right[2]), 100 * decay + 2], rel=1e-5
+    )
+    assert agreement.sums[:, 1].tolist() == [float(right[3]), 1.0]
+
+
+def test_agreement_of_two_processes_is_that_of_one() -> None:
+    u, right = torch.rand(8), torch.rand(8) < 0.5
+    alone = ClassAgreement(torch.ones(CELLS))
+    alone.observe(u, right, 8)
+    halves = [ClassAgreement(torch.ones(CELLS)) for _ in range(2)]
+    for rank, half in enumerate(halves):
+        half.observe(u[rank::2], right[rank::2], 8)
+    torch.testing.assert_close((halves[0].sums + halves[1].sums) / 2, alone.sums)
+
+
+def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn: FrozenClassifier) -> None:
+    archive = open_archive(digits_archive)
+    data = TrainingSet(archive, "class+msp", torch.device("cpu"))
+    found = real_agreement(frozen_cnn, data, batch=37)
+    predicted = frozen_cnn.probs(data.reals(torch.arange(400))).argmax(dim=1).numpy()
+    right = predicted == archive.classes
+    for k in range(CELLS):
+        mine = (archive.u * 10).astype(int).clip(0, 9) == k
+        if mine.any():
+            assert float(found[k]) == pytest.approx(right[mine].mean(), abs=1e-6)
+    assert not bool(found.isnan().any())
+
+
+def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws() -> None:
+    img = torch.rand(8, 1, 16, 16) * 1.8 - 0.9
+
+    class Watcher(PixelClassifier):
+        def forward(self, img: torch.Tensor) -> torch.Tensor:
+            self.seen = img
+            return super().forward(img)
+
+    def shown(rank: int = 0, world: int = 1) -> torch.Tensor:
+        rng = BatchRng(5, rank=rank, world_size=world)
+        consistency = Consistency(Watcher(), rng, pipe=AugmentPipe(**MILD))  # type: ignore[arg-type]
+        classes = torch.zeros(len(img[rank::world]), dtype=torch.int64)
+        consistency.charge(img[rank::world], make_labels(classes, 0.5, K))
+        return consistency.classifier.seen
+
+    whole = shown()
+    assert float((whole - img).abs().max()) > 0.1
+    for rank in (0, 1):
+        torch.testing.assert_close(shown(rank, 2), whole[rank::2])
+    for before, after in zip(img[:, 0], whole[:, 0], strict=True):  # a shift by up to one pixel, and faint noise
+        inner = before[2:-2, 2:-2]
+        gaps = [
+            (after[2 + dy : 14 + dy, 2 + dx : 14 + dx] - inner).abs().mean() for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+        ]
+        assert min(gaps) < 0.15
