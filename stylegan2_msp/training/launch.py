@@ -154,6 +154,9 @@ def _classifier(archive: Archive) -> FrozenClassifier | None:
             f"{archive.path}: its classifier is for {mine[1]} classes of {mine[0]}, {mine[2]} x {mine[3]} x {mine[3]}; "
             f"the data have {data[1]} classes of {data[0]}, {data[2]} x {data[3]} x {data[3]}; annotate again"
         )
+    if archive.uncertainty not in (None, found.measure.name):
+        named = f"its labels are {archive.uncertainty}, its classifier gives {found.measure.name}"
+        raise UserError(f"{archive.path}: {named}; annotate again")
     return found
 
 

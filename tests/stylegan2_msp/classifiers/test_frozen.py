@@ -13,7 +13,7 @@ from torch import nn
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.uncertainty import msp
+from stylegan2_msp.uncertainty import MEASURES, msp
 
 POINTS = ClassifierSpec("mlp", "points", 2, 0, 0, 2, 0)
 
@@ -198,3 +198,38 @@ def test_points_classifier_round_trips() -> None:
     scaled = (x - torch.tensor([0.5, 0.25])) / torch.tensor([2.0, 1.0])
     torch.testing.assert_close(frozen(x), frozen.net(scaled))
     assert torch.equal(FrozenClassifier.from_bytes(frozen.to_bytes())(x), frozen(x))
+
+
+def test_a_file_from_before_measures_and_recalibration_is_read_as_msp() -> None:
+    frozen = cnn()
+    data = frozen.to_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    spec = json.loads(header["__metadata__"]["spec"])
+    assert spec.pop("uncertainty") == {"name": "msp"}
+    assert spec.pop("recalibration") == {"name": "none"}
+    header["__metadata__"]["spec"] = json.dumps(spec)
+    text = json.dumps(header).encode()
+    old = FrozenClassifier.from_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    x = torch.rand(4, 1, 8, 8) * 2 - 1
+    assert torch.equal(old(x), frozen(x))
+    assert torch.equal(old.uncertainty(x), frozen.predict(x)[1])
+    pred, u = old.answer(x)
+    assert torch.equal(pred, frozen.predict(x)[0])
+    assert torch.equal(u, old.uncertainty(x))
+
+
+@pytest.mark.parametrize("name", ["msp", "entropy", "margin", "true_class", "energy", "softmax"])
+def test_uncertainty_is_the_measure_of_the_logits_and_differentiable_in_the_image(name: str) -> None:
+    frozen = cnn().with_measure(MEASURES[name]())
+    x = (torch.rand(3, 1, 8, 8) * 2 - 1).requires_grad_(True)
+    classes = torch.tensor([0, 1, 2])
+    u = frozen.uncertainty(x, classes)
+    torch.testing.assert_close(u, MEASURES[name]()(frozen(x), classes))
+    u.square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert all(p.grad is None for p in frozen.parameters())
+    again = FrozenClassifier.from_bytes(frozen.to_bytes())
+    assert again.measure == frozen.measure
+    assert torch.equal(again.uncertainty(x, classes), u)

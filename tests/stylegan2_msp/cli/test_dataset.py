@@ -126,3 +126,27 @@ def test_test_split_takes_the_training_archives_classifier(tmp_path: Path) -> No
     assert test.split == "test"
     assert test.annotated
     assert test.classifier_bytes == train.classifier_bytes
+
+
+def test_measure_and_recalibration_are_options_of_every_source(tmp_path: Path) -> None:
+    args = ("moons", "--num", "300", "--device", "cpu", "--uncertainty", "margin", "--recalibrate", "vector")
+    done = invoke(*args, "--dest", tmp_path / "one.zip")
+    assert done.exit_code == 0, done.output
+    archive = open_archive(tmp_path / "one.zip")
+    assert archive.uncertainty == "margin"
+    np.testing.assert_allclose(archive.u, np.abs(archive.probs[:, 0] - archive.probs[:, 1]), atol=1e-6)
+    assert (tmp_path / "one-calibration.json").is_file()
+    assert (tmp_path / "one-reliability.png").is_file()
+    for source in ("digits", "mnist", "folder", "moons", "annotate"):
+        text = invoke(source, "--help").output
+        assert all(option in text for option in ("--uncertainty", "--recalibrate", "--holdout")), source
+
+
+@pytest.mark.parametrize(
+    "option", [("--uncertainty", "entropy"), ("--recalibrate", "isotonic"), ("--holdout", "x.zip")]
+)
+def test_a_measure_wants_a_classifier(tmp_path: Path, option: tuple[str, str]) -> None:
+    done = invoke("digits", "--classifier", "none", *option, "--dest", tmp_path / "a.zip")
+    assert done.exit_code == 2
+    assert f"{option[0]}: wants a classifier" in done.output
+    assert not (tmp_path / "a.zip").exists()

@@ -1,0 +1,30 @@
+"""The reliability diagram shows the bins that the figures hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stylegan2_msp.metrics.calibration import calibration_figures
+from stylegan2_msp.report.reliability import reliability_diagram
+from stylegan2_msp.report.style import save_figure
+
+
+def test_bars_are_the_accuracy_and_the_share_of_each_bin(tmp_path):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1, 1, 1], 300)
+    classes = rng.integers(0, 3, 300)
+    panels = {
+        "before": calibration_figures(p, classes),
+        "after": calibration_figures(p**2 / (p**2).sum(1)[:, None], classes),
+    }
+    figure = reliability_diagram(panels, "Recalibration: temperature")
+    for column, name in enumerate(panels):
+        bars, shares = figure.axes[column], figure.axes[2 + column]
+        bins = panels[name]["bins"]
+        assert [b.get_height() for b in bars.patches] == [row["accuracy"] for row in bins]
+        assert [b.get_x() for b in bars.patches] == [row["low"] for row in bins]
+        assert sum(b.get_height() for b in shares.patches) == pytest.approx(1)
+        assert f"ECE {panels[name]['ece']:.3f}" in bars.get_title()
+    save_figure(figure, tmp_path / "reliability.png")
+    assert (tmp_path / "reliability.png").stat().st_size > 5000
