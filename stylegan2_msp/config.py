@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from stylegan2_msp.augment import AUGPIPE
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.options import check_choices as check_choices
+from stylegan2_msp.options import condition_terms
 from stylegan2_msp.presets import PRESETS, ResolvedPreset, resolve_preset
 
 
@@ -154,7 +155,7 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         ada_target=pick("target", 0.6),
         ada_kimg=preset.ada_kimg,
         augpipe=pick("augpipe", "bgc"),
-        **_condition_terms(given, data, guided),
+        **condition_terms(given, guided, data.kind, data.u_size),
         mirror=pick("mirror", False),
         subset=given.get("subset"),
         snap=pick("snap", 10),
@@ -240,31 +241,6 @@ def _points_networks(
     }
 
 
-def _condition_terms(given: dict[str, Any], data: DataInfo, guided: bool) -> dict[str, Any]:
-    """Values of the options that make the uncertainty hold; where it is no condition, all of them are off."""
-    defaults = {
-        "consistency": 1.0,
-        "consistency_kimg": 20.0,
-        "consistency_ramp": 0.0,
-        "consistency_uniform": 0.0,
-        "consistency_share": 0.5,
-        "consistency_class": 0.0,
-        "consistency_augment": 0.0,
-        "label_noise": 0.0,
-        "vicinal": 0.0,
-        "flatten": 0.5,
-    }
-    terms = {name: value if given.get(name) is None else given[name] for name, value in defaults.items()}
-    if not guided:
-        off = ("consistency", "consistency_uniform", "consistency_class", "label_noise", "vicinal", "flatten")
-        return terms | dict.fromkeys(off, 0.0)
-    if terms["consistency_augment"] and data.kind == "points":
-        raise UserError("--consistency-augment: 2-D points have no augmentation; leave it out")
-    if terms["vicinal"] and data.u_size > 1:
-        raise UserError("--vicinal: needs one number of uncertainty per sample, the data have softmax vectors")
-    return terms
-
-
 def _embedding(given: dict[str, Any], data: DataInfo, condition: str) -> dict[str, Any]:
     """Arguments of both mapping networks: how the label enters; without an uncertainty only the linear way is left."""
     wanted = given.get("embedding")
@@ -284,40 +260,3 @@ def _precision(preset: ResolvedPreset, given: dict[str, Any], device: str, bf16_
     if wanted == "fp32":
         return 0, "float16"
     return preset.half_res, {"fp16": "float16", "bf16": "bfloat16"}[wanted]
-
-
-def check_choices(given: dict[str, Any]) -> None:
-    """Ranges of single options, one line each.
-
-    Raises:
-        UserError: an option lies outside its range.
-    """
-    ranges = {
-        "p": (0, 1),
-        "target": (0, 1),
-        "gamma": (0, None),
-        "kimg": (0, None),
-        "snap": (1, None),
-        "subset": (1, None),
-        "flatten": (0, 1),
-        "consistency": (0, None),
-        "consistency_kimg": (0, None),
-        "consistency_ramp": (0, None),
-        "consistency_uniform": (0, None),
-        "consistency_share": (0, 4),
-        "consistency_class": (0, None),
-        "consistency_augment": (0, 1),
-        "label_noise": (0, 1),
-        "vicinal": (0, 1),
-        "freezed": (0, None),
-        "seed": (0, None),
-    }
-    for option, (low, high) in ranges.items():
-        value = given.get(option)
-        if value in (None, "auto"):
-            continue
-        if not value >= low or (high is not None and value > high):
-            bound = f"at least {low}" if high is None else f"in [{low}, {high}]"
-            raise UserError(f"--{option.replace('_', '-')}: must be {bound}, found {value}")
-    if given.get("augpipe") is not None and given["augpipe"] not in AUGPIPE:
-        raise UserError(f"--augpipe: must be one of {', '.join(AUGPIPE)}, found {given['augpipe']}")

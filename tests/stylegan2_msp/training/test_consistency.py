@@ -237,7 +237,7 @@ def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn:
 
 
 def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws() -> None:
-    img = torch.rand(8, 1, 16, 16) * 1.8 - 0.9
+    img = torch.rand(8, 1, 32, 32) * 1.8 - 0.9
 
     class Watcher(PixelClassifier):
         def forward(self, img: torch.Tensor) -> torch.Tensor:
@@ -258,6 +258,6 @@ def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws()
     for before, after in zip(img[:, 0], whole[:, 0], strict=True):  # a shift by up to one pixel, and faint noise
         inner = before[2:-2, 2:-2]
         gaps = [
-            (after[2 + dy : 14 + dy, 2 + dx : 14 + dx] - inner).abs().mean() for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+            (after[2 + dy : 30 + dy, 2 + dx : 30 + dx] - inner).abs().mean() for dy in (-1, 0, 1) for dx in (-1, 0, 1)
         ]
         assert min(gaps) < 0.15
