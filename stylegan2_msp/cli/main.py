@@ -14,6 +14,7 @@ _COMMANDS = {
     "train": "Train a generator on an archive.",
     "generate": "Generate images at a chosen MSP.",
     "report": "Figures and tables of a finished run.",
+    "doctor": "What the operators run on, tested and measured.",
 }
 
 
