@@ -1,0 +1,320 @@
+"""Times one training step, phase by phase, beside the reference implementation's in the same run.
+
+    python benchmarks/bench_step.py --config small --reference PATH --out benchmarks/results/step-cpu.json
+
+Ours and the reference's are timed in turns, so that whatever else the machine does meets both. The ratio is the median
+over rounds of (reference's seconds / our seconds).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import machine
+import reference
+
+from stylegan2_msp.config import DataInfo, resolve
+from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.training.distributed import World
+from stylegan2_msp.training.step import Trainer
+
+CLASSES = 10
+# Sizes by name; precision, ADA and path length are options.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "small": {"res": 32, "channels": 1, "base": 2048, "max": 64, "batch": 32, "preset": "tiny"},
+    "narrow": {"res": 32, "channels": 1, "base": 1024, "max": 32, "batch": 32, "preset": "tiny"},
+    "tiny": {"res": 32, "channels": 1, "base": 1024, "max": 64, "batch": 32, "preset": "tiny"},
+    "tiny64": {"res": 64, "channels": 3, "base": 1024, "max": 64, "batch": 32, "preset": "tiny"},
+    "tiny128": {"res": 128, "channels": 3, "base": 1024, "max": 64, "batch": 32, "preset": "tiny"},
+    "tiny256": {"res": 256, "channels": 3, "base": 1024, "max": 64, "batch": 32, "preset": "tiny"},
+    "auto32": {"res": 32, "channels": 3, "base": 16384, "max": 512, "batch": 64, "preset": "auto"},
+    "auto256": {"res": 256, "channels": 3, "base": 16384, "max": 512, "batch": 16, "preset": "auto"},
+    "paper256": {"res": 256, "channels": 3, "base": 16384, "max": 512, "batch": 64, "preset": "paper256"},
+    "paper512": {"res": 512, "channels": 3, "base": 32768, "max": 512, "batch": 64, "preset": "paper512"},
+}
+
+
+class Samples:
+    """Random images and labels in memory, in place of an archive."""
+
+    reals, kind, mirror, lazy = TrainingSet.reals, "images", False, False
+
+    def __init__(self, resolution: int, channels: int, device: torch.device, count: int = 1024) -> None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, [count, channels, resolution, resolution], dtype=np.uint8)
+        classes = rng.integers(0, CLASSES, count)
+        labels = np.concatenate([np.eye(CLASSES)[classes], rng.uniform(0.3, 1, [count, 1])], axis=1)
+        self.data = torch.from_numpy(images).to(device)
+        self.labels = torch.from_numpy(labels.astype(np.float32)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+class OurTrainer:
+    """The trainer of this package on random data."""
+
+    def __init__(self, setting: dict[str, Any], samples: Samples, device: torch.device, precision: str) -> None:
+        given = {"data": "random", "cfg": setting["cfg"], "batch": setting["batch"], "precision": precision}
+        given |= {"cond_msp": True, "consistency": 0.0, "batch_gpu": setting["batch_gpu"], "gamma": setting["gamma"]}
+        if setting["ada_p"]:
+            given |= {"aug": "fixed", "p": setting["ada_p"]}
+        else:
+            given |= {"aug": "noaug"}
+        info = DataInfo("images", setting["img_resolution"], setting["img_channels"], CLASSES, True)
+        config = resolve(given, info, 1, device.type, bf16_cpu=precision == "bf16")
+        channels = {"channel_base": setting["channel_base"], "channel_max": setting["channel_max"]}
+        G_kwargs, D_kwargs = dict(config.G_kwargs), {**config.D_kwargs, **channels}
+        G_kwargs["synthesis_kwargs"] = {**G_kwargs["synthesis_kwargs"], **channels}
+        config = dataclasses.replace(
+            config,
+            G_kwargs=G_kwargs,
+            D_kwargs=D_kwargs,
+            pl_weight=2.0 if setting["path_length"] else 0.0,
+            style_mixing=setting["style_mixing"],
+        )
+        self.trainer = Trainer(config, cast(TrainingSet, samples), CLASSES, None, World(device=device))
+        self.config = config
+
+    def phase(self, name: str) -> None:
+        """Gradients and update of 'Gmain', 'Greg', 'Dmain' or 'Dreg'."""
+        trainer = self.trainer
+        run: dict[str, Callable[[], None]] = {
+            "Gmain": trainer.generator_phase,
+            "Greg": trainer.path_length_phase,
+            "Dmain": trainer.discriminator_phase,
+            "Dreg": trainer.r1_phase,
+        }
+        run[name]()
+
+    def step(self) -> None:
+        """One iteration."""
+        self.trainer.step()
+
+
+def seconds(run: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of `run`, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
+    """Peak GiB while `run` runs: allocated on the GPU; resident in the process on Linux; None elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() / 2**30
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        run()
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
+    return None
+
+
+def measure(contestants: dict[str, Any], phases: list[str], rounds: int, cycle: int, device: torch.device) -> Any:
+    """Seconds of each phase and of a mean iteration, [rounds] values each, all contestants in turns."""
+    times: dict[str, dict[str, list[float]]] = {name: {p: [] for p in [*phases, "step"]} for name in contestants}
+    failed: dict[str, dict[str, str]] = {name: {} for name in contestants}
+    for phase in [*phases, "step"]:
+        for turn in range(rounds + 1):
+            for name, who in contestants.items():
+                if phase in failed[name]:
+                    continue
+
+                def run(who: Any = who, phase: str = phase) -> None:
+                    for _ in range(cycle if phase == "step" else 2):
+                        who.step() if phase == "step" else who.phase(phase)
+
+                try:
+                    spent = seconds(run, device) / (cycle if phase == "step" else 2)
+                except (RuntimeError, NotImplementedError) as error:
+                    failed[name][phase] = str(error).splitlines()[0][:200]
+                    continue
+                if turn:  # the first turn warms up
+                    times[name][phase].append(spent)
+    return times, failed
+
+
+def summarise(
+    times: dict[str, dict[str, list[float]]], failed: dict[str, dict[str, str]], batch: int
+) -> dict[str, dict[str, Any]]:
+    """Medians, speeds and ratios."""
+    result: dict[str, dict[str, Any]] = {}
+    for name, phases in times.items():
+        row: dict[str, Any] = {f"{p}_ms": 1000 * statistics.median(v) for p, v in phases.items() if v}
+        if phases["step"]:
+            row["img_per_s"] = batch / statistics.median(phases["step"])
+            row["sec_per_kimg"] = 1000 / row["img_per_s"]
+        row["failed"] = failed[name]
+        result[name] = row
+    if "reference" in times:
+        ours = times["ours"]
+        result["ratio"] = {
+            p: statistics.median(a / b for a, b in zip(v, ours[p], strict=True))
+            for p, v in times["reference"].items()
+            if v and ours[p]
+        }
+    return result
+
+
+def make_setting(config: str, device: torch.device, ada: float, path_length: bool, batch: int | None) -> dict[str, Any]:
+    """Sizes and data that both implementations are given."""
+    size = CONFIGS[config]
+    samples = Samples(size["res"], size["channels"], device)
+    tiny = size["preset"] == "tiny"
+    return {
+        "cfg": size["preset"],
+        "c_dim": CLASSES + 1,
+        "img_resolution": size["res"],
+        "img_channels": size["channels"],
+        "channel_base": size["base"],
+        "channel_max": size["max"],
+        "batch": batch or size["batch"],
+        "batch_gpu": batch or size["batch"],
+        "mbstd": 4,
+        "z_dim": 64 if tiny else 512,
+        "map": 8 if size["preset"].startswith("paper") else 2,
+        "d_map": 2 if tiny else 8,
+        "style_mixing": 0.0 if tiny else 0.9,
+        "gamma": 1.0,
+        "lrate": 0.0025,
+        "r1_interval": 16,
+        "pl_interval": 4,
+        "path_length": path_length,
+        "ada_p": ada,
+        "samples": samples,
+        "images": samples.data,
+        "labels": samples.labels,
+    }
+
+
+def bench(
+    config: str,
+    precision: str,
+    ada: float,
+    path_length: bool,
+    batch: int | None,
+    rounds: int,
+    checkout: Path | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """All figures of one configuration."""
+    setting = make_setting(config, device, ada, path_length, batch)
+    torch.manual_seed(0)
+    ours = OurTrainer(setting, setting["samples"], device, precision)
+    contestants: dict[str, Any] = {"ours": ours}
+    if checkout is not None:
+        half = ours.config.G_kwargs["synthesis_kwargs"]
+        limits = {
+            "num_fp16_res": half["num_fp16_res"] if device.type == "cuda" else 0,
+            "conv_clamp": half["conv_clamp"],
+        }
+        theirs = reference.ReferenceTrainer(reference.load(checkout), {**setting, **limits}, device)
+        contestants["reference"] = theirs
+    phases = ["Gmain", *(["Greg"] if path_length else []), "Dmain", "Dreg"]
+    times, failed = measure(contestants, phases, rounds, setting["r1_interval"], device)
+    result = summarise(times, failed, setting["batch"])
+    for name, who in contestants.items():
+        if times[name]["step"]:
+            result[name]["peak_gib"] = peak_memory(who.step, device)
+    with FlopCounterMode(display=False) as counter:
+        ours.phase("Gmain")
+        ours.phase("Dmain")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    peak = machine.matrix_peak(dtype, device)
+    spent = (result["ours"]["Gmain_ms"] + result["ours"]["Dmain_ms"]) / 1000
+    result["ours"] |= {
+        "gflop_per_image": counter.get_total_flops() / setting["batch"] / 1e9,
+        "share_of_matrix_peak": counter.get_total_flops() / spent / peak,
+        "matrix_peak_gflops": peak / 1e9,
+    }
+    about = {key: setting[key] for key in ("img_resolution", "img_channels", "channel_base", "channel_max", "batch")}
+    return {"config": config, "precision": precision, "ada_p": ada, "path_length": path_length, **about, **result}
+
+
+def show(row: dict[str, Any]) -> None:
+    """One block of plain lines."""
+    print(
+        f"\n{row['config']}: {row['img_resolution']}x{row['img_resolution']}x{row['img_channels']}, "
+        f"{row['channel_base']}/{row['channel_max']}, batch {row['batch']}, {row['precision']}, ADA p={row['ada_p']}, "
+        f"path length {'on' if row['path_length'] else 'off'}"
+    )
+    for name in ("ours", "reference"):
+        if name in row:
+            found = row[name]
+            phases = "  ".join(f"{k[:-3]} {v:.0f} ms" for k, v in found.items() if k.endswith("_ms"))
+            speed = (
+                f"{found['img_per_s']:.1f} img/s  {found['sec_per_kimg']:.2f} s/kimg" if "img_per_s" in found else "-"
+            )
+            memory = f"  peak {found['peak_gib']:.2f} GiB" if found.get("peak_gib") else ""
+            print(f"  {name:9s} {speed}{memory}  {phases}")
+            for phase, why in found["failed"].items():
+                print(f"            {phase} fails: {why}")
+    print(
+        f"  {row['ours']['gflop_per_image']:.2f} GFLOP per image of Gmain + Dmain, "
+        f"{row['ours']['share_of_matrix_peak']:.0%} of the measured matrix peak"
+    )
+    if "ratio" in row:
+        print("  ratio     " + "  ".join(f"{p} {v:.2f}" for p, v in row["ratio"].items()))
+    sys.stdout.flush()
+
+
+@click.command()
+@click.option("--config", "configs", multiple=True, type=click.Choice(list(CONFIGS)), help="Sizes; repeatable.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="Repeatable."
+)
+@click.option("--ada", type=float, default=0.0, show_default=True, help="Fixed probability of the bgc augmentations.")
+@click.option("--path-length", is_flag=True, help="With path length regularisation.")
+@click.option("--batch", type=int, help="Batch.  [default: the configuration's]")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Timed turns of each phase.")
+@click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
+@click.option("--reference", "checkout", type=click.Path(path_type=Path), help="Checkout of stylegan2-ada-pytorch.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the results here as JSON.")
+def main(
+    configs: tuple[str, ...],
+    precisions: tuple[str, ...],
+    ada: float,
+    path_length: bool,
+    batch: int | None,
+    rounds: int,
+    threads: int | None,
+    checkout: Path | None,
+    device: str | None,
+    out: Path | None,
+) -> None:
+    """Time training steps."""
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if threads:
+        torch.set_num_threads(threads)
+    rows = []
+    for config in configs or ("small",):
+        for precision in precisions or ("fp32",):
+            rows.append(bench(config, precision, ada, path_length, batch, rounds, checkout, target))
+            show(rows[-1])
+    if out is not None:
+        machine.save({"benchmark": "step", "command": sys.argv[1:], "rows": rows}, out)
+
+
+if __name__ == "__main__":
+    main()
