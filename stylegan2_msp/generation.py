@@ -14,9 +14,9 @@ import torch
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.seeds import SeedRng, latents
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 from stylegan2_msp.uncertainty import MEASURES, Measure
-from torch_utils_ext.rng import BatchRng
 
 RUNS = "training-runs"
 NOISE_MODES = ("const", "random", "none")
@@ -268,31 +268,6 @@ def find_snapshot(path: str | Path | None) -> Path:
     return newest_snapshot(where) if path is None or where.is_dir() else where
 
 
-def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
-    """z of each seed from a generator of its own, float32 [N, z_dim]: the family's RandomState(seed)."""
-    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
-    return torch.from_numpy(np.stack(rows)).to(torch.float32)
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Images in [-1, 1] as bytes: the inverse of x / 127.5 - 1, values outside clipped."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-class SeedRng(BatchRng):
-    """Randomness for noise_mode 'random' in which every item has a generator of its own, seeded by its seed."""
-
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
-        super().__init__(0, device)
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def randn(self, n: int, *shape: int) -> torch.Tensor:
-        """Standard normal numbers [n, *shape], row i from seed i."""
-        if n != len(self.generators):
-            raise ValueError(f"{n} rows asked of {len(self.generators)} seeds")
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
-
-
 def _measure(snapshot: Snapshot) -> Measure:
     """The measure of the classifier that travelled along, else the one that the snapshot names."""
     name = str(snapshot.info.get("uncertainty") or "msp")
@@ -311,3 +286,8 @@ def _measure(snapshot: Snapshot) -> Measure:
 def _listed(names: Sequence[str], limit: int = 12) -> str:
     shown = ", ".join(names[:limit])
     return f"{shown}, ..." if len(names) > limit else shown
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Images in [-1, 1] as bytes: the inverse of x / 127.5 - 1, values outside clipped."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

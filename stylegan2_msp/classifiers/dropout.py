@@ -21,8 +21,8 @@ def has_dropout(net: nn.Module) -> bool:
 def dropout_masks(net: nn.Module, draw: int) -> Iterator[None]:
     """Within it every dropout layer applies the mask number ``draw``.
 
-    A mask has the shape of one sample and is the same for all of them (consistent dropout, Kirsch et al. 2019, section
-    3.3), so that a sample's answer depends neither on its batch nor on the device, and is the same every time.
+    A mask has the shape of one sample and is the same for all of them (consistent dropout, Kirsch et al. 2019), so that
+    a sample's answer depends neither on its batch nor on the device, and is the same every time.
 
     Raises:
         UserError: the network has no dropout.

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.generation import ConditionalGenerator, SeedRng, latents, load_generator, to_uint8
+from stylegan2_msp.generation import ConditionalGenerator, load_generator, to_uint8
+from stylegan2_msp.seeds import SeedRng, latents
 from stylegan2_msp.snapshot import Snapshot
 
 

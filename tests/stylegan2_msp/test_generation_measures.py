@@ -15,10 +15,11 @@ from stylegan2_msp.classifiers.builtin import SmallCNN
 from stylegan2_msp.cli import run
 from stylegan2_msp.cli.generate import generate
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.generation import ConditionalGenerator, Request, latents, load_generator
+from stylegan2_msp.generation import ConditionalGenerator, Request, load_generator
 from stylegan2_msp.networks import build_network
 from stylegan2_msp.report.generated import level_label, make_plan
 from stylegan2_msp.report.training import grid_levels
+from stylegan2_msp.seeds import latents
 from stylegan2_msp.snapshot import Snapshot, save_snapshot
 from stylegan2_msp.uncertainty import MEASURES, Energy, Entropy, Measure, MutualInformation, Softmax
 
