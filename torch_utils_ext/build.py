@@ -58,7 +58,7 @@ def nvrtc() -> tuple[str, list[int]]:
     try:
         api = importlib.import_module("cuda.bindings.nvrtc")
         _, major, minor = api.nvrtcVersion()
-        _, _, architectures = api.nvrtcGetSupportedArchs()
+        _, architectures = api.nvrtcGetSupportedArchs()
     except Exception as error:  # the loader's errors have no common class over versions
         raise KernelsUnavailable(f"NVRTC cannot be loaded ({_line(error)}); {_remedy()}") from error
     return f"{major}.{minor}", sorted(int(number) for number in architectures)

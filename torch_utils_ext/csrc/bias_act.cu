@@ -7,7 +7,7 @@
 // along the bias comes from two multiplications with reciprocals, once per vector.
 //
 // Compile-time macros: K_SCALAR (element type), K_ACT and K_BIAS (names below), K_ORDER (of the derivative: 0, 1, 2),
-// K_CLAMP (0, 1), K_VECTOR (elements per access), K_NAME (of the kernel).
+// K_CLAMP (0, 1), K_WIDE (0, 1: below), K_VECTOR (elements per access), K_NAME (of the kernel).
 #include "numeric.h"
 
 enum { LINEAR, RELU, LRELU, TANH, SIGMOID, ELU, SELU, SOFTPLUS, SWISH };
@@ -15,6 +15,8 @@ enum { LINEAR, RELU, LRELU, TANH, SIGMOID, ELU, SELU, SOFTPLUS, SWISH };
 // Where a vector's biases come from: there is none; all elements share one; they are neighbours in memory; anything.
 enum { BIAS_NONE, BIAS_SHARED, BIAS_ROW, BIAS_ANY };
 
+HD float absolute(float v) { return fabsf(v); }
+HD double absolute(double v) { return fabs(v); }
 HD float exponential(float v) { return expf(v); }
 HD double exponential(double v) { return exp(v); }
 HD float exponential_m1(float v) { return expm1f(v); }
@@ -30,11 +32,18 @@ template <class A> struct Selu {
     static HD A alpha() { return (A)1.6732632423543772848170429916717; }
 };
 
-// act(t). Comparisons are written so that NaN stays NaN.
+// Comparisons here and below are written so that NaN stays NaN, and as single choices, which become selections rather
+// than branches.
+template <class A> HD A clamped(A v, A bound) {
+    v = v < -bound ? -bound : v;
+    return v > bound ? bound : v;
+}
+
+// act(t)
 template <int ACT, class A> HD A activation(A t, A alpha) {
     switch (ACT) {
         case RELU: return t <= 0 ? (A)0 : t;
-        case LRELU: return t > 0 ? t : t * alpha;
+        case LRELU: return t * (t > 0 ? (A)1 : alpha);
         case TANH: return hyperbolic_tangent(t);
         case SIGMOID: return 1 / (1 + exponential(-t));
         case ELU: return t > 0 ? t : exponential_m1(t);
@@ -86,15 +95,14 @@ template <int ACT, int ORDER, int CLAMP, class A>
 HD A element(A first, A second, A seen, A bias, const Constants<A>& k) {
     if (ORDER == 0) {
         const A y = activation<ACT>(first + bias, k.alpha) * k.gain;
-        if (!CLAMP) return y;
-        return y < -k.clamp ? -k.clamp : (y > k.clamp ? k.clamp : y);
+        return CLAMP ? clamped(y, k.clamp) : y;
     }
     const A t = seen + bias;
     const A y = ACT == SWISH ? activation<ACT>(t, k.alpha) * k.gain : seen;
-    if (CLAMP && (y >= k.clamp || y <= -k.clamp)) return 0;
     const A a = y * k.undo_gain;
-    if (ORDER == 1) return first * k.gain * slope<ACT>(a, t, k.alpha);
-    return first * second * k.gain * curvature<ACT>(a, t);
+    const A derivative = k.gain * (ORDER == 1 ? slope<ACT>(a, t, k.alpha) : second * curvature<ACT>(a, t));
+    const A dx = first * derivative;
+    return CLAMP && absolute(y) >= k.clamp ? (A)0 : dx;
 }
 
 // n / d for n < 2^31 as a multiplication: Granlund and Montgomery 1994, with the constants made by the launcher.
@@ -102,26 +110,31 @@ struct Divisor { u32 value, factor, shift; };
 
 HD u32 divide(u32 n, const Divisor& d) { return (mul_high(n, d.factor) + n) >> d.shift; }
 
-struct BiasIndex {
-    i64 step, size;           // element i has bias (i / step) % size
+// Element i has bias (i / step) % size. WIDE: step size may be 2^31 or more.
+template <int WIDE> struct BiasIndex {
+    i64 step, size;
     Divisor by_step, by_size;
 
-    // Bias number and place within its step of element first + offset.
-    HD void find(i64 first, u32 offset, u32* channel, i64* inside) const {
-        const i64 limit = 0x7fff0000;
-        if (first < limit || step * size < limit) {
-            const u32 i = (u32)(first < limit ? first : first % (step * size)) + offset;
-            const u32 steps = divide(i, by_step);
-            *inside = i - steps * by_step.value;
-            *channel = steps - divide(steps, by_size) * by_size.value;
-        } else {
-            *inside = (first + offset) % step;
-            *channel = (u32)((first + offset) / step % size);
+    // A number below 2^31 that stands for `start`, and may have the elements of one block added.
+    HD u32 base(i64 start) const {
+        if (WIDE) return 0;
+        return (u32)(start < 0x7fff0000 ? start : start % (step * size));
+    }
+
+    // Bias number of element start + offset, and the element's place within its step.
+    HD u32 find(i64 start, u32 base, u32 offset, i64* inside) const {
+        if (WIDE) {
+            const i64 steps = (start + offset) / step;
+            *inside = start + offset - steps * step;
+            return (u32)(steps % size);
         }
+        const u32 steps = divide(base + offset, by_step);
+        *inside = base + offset - steps * by_step.value;
+        return steps - divide(steps, by_size) * by_size.value;
     }
 };
 
-template <class T, int ACT, int ORDER, int CLAMP, int BIAS, int V> struct BiasAct {
+template <class T, int ACT, int ORDER, int CLAMP, int BIAS, int WIDE, int V> struct BiasAct {
     typedef typename Wide<T>::type A;
     enum {
         UNITS = ORDER == 0 ? 4 : 2,
@@ -134,62 +147,56 @@ template <class T, int ACT, int ORDER, int CLAMP, int BIAS, int V> struct BiasAc
     const T *first, *second, *seen, *b;
     T* out;
     i64 n;
-    BiasIndex index;
+    BiasIndex<WIDE> index;
     Constants<A> k;
 
-    HD void biases(i64 start, u32 offset, A* bias) const {
-        u32 channel = 0;
+    HD void run(const Place& p) const {
+        const i64 start = (i64)p.block_x * CHUNK;
+        const u32 left = n - start < CHUNK ? (u32)(n - start) : (u32)CHUNK, base = BIAS ? index.base(start) : 0;
+        const T *from1 = first + start, *from2 = second + start, *from3 = seen + start;
+        T* to = out + start;
+        u32 w1[UNITS][WORDS], w2[UNITS][WORDS], w3[UNITS][WORDS];
+        UNROLL for (int u = 0; u < UNITS; ++u) {
+            const u32 offset = (u * THREADS + p.thread_x) * V;
+            if (offset + V > left) continue;
+            load_bytes<BYTES>(from1 + offset, w1[u]);
+            if (ORDER == 2) load_bytes<BYTES>(from2 + offset, w2[u]);
+            if (SEEN) load_bytes<BYTES>(from3 + offset, w3[u]);
+        }
+        UNROLL for (int u = 0; u < UNITS; ++u) {
+            const u32 offset = (u * THREADS + p.thread_x) * V;
+            if (offset + V > left) continue;
+            A bias[V], y[V];
+            biases(start, base, offset, bias);
+            UNROLL for (int e = 0; e < V; ++e)
+                y[e] = element<ACT, ORDER, CLAMP>(
+                    Words<T>::get(w1[u], e), ORDER == 2 ? Words<T>::get(w2[u], e) : (A)0,
+                    SEEN ? Words<T>::get(w3[u], e) : (A)0, bias[e], k);
+            store_vector<T, V>(to + offset, y);
+        }
+        // What is left over after the last whole vector. With the other kinds of bias nothing is.
+        const u32 rest = left % V, i = left - rest + p.thread_x;
+        if (V == 1 || !(BIAS == BIAS_NONE || BIAS == BIAS_ANY) || p.thread_x >= rest) return;
+        i64 inside;
+        const A bias = BIAS ? load_one(b + index.find(start, base, i, &inside)) : (A)0;
+        const A y = element<ACT, ORDER, CLAMP>(
+            load_one(from1 + i), ORDER == 2 ? load_one(from2 + i) : (A)0, SEEN ? load_one(from3 + i) : (A)0, bias, k);
+        store_vector<T, 1>(to + i, &y);
+    }
+
+    HD void biases(i64 start, u32 base, u32 offset, A* bias) const {
         i64 inside = 0;
-        if (BIAS != BIAS_NONE) index.find(start, offset, &channel, &inside);
+        u32 channel = BIAS ? index.find(start, base, offset, &inside) : 0;
         u32 row[WORDS];
         if (BIAS == BIAS_ROW) load_bytes<BYTES>(b + channel, row);
         A value = BIAS == BIAS_SHARED || BIAS == BIAS_ANY ? load_one(b + channel) : (A)0;
         UNROLL for (int e = 0; e < V; ++e) {
             bias[e] = BIAS == BIAS_ROW ? Words<T>::get(row, e) : value;
-            if (BIAS == BIAS_ANY && ++inside == index.step) {
+            if (BIAS == BIAS_ANY && e + 1 < V && ++inside == index.step) {
                 inside = 0;
                 channel = channel + 1 == (u32)index.size ? 0 : channel + 1;
                 value = load_one(b + channel);
             }
-        }
-    }
-
-    HD void one_by_one(i64 start, u32 offset) const {
-        for (i64 i = start + offset; i < n && i < start + offset + V; ++i) {
-            u32 channel = 0;
-            i64 inside;
-            if (BIAS != BIAS_NONE) index.find(start, (u32)(i - start), &channel, &inside);
-            const A bias = BIAS != BIAS_NONE ? load_one(b + channel) : (A)0;
-            const A y = element<ACT, ORDER, CLAMP>(
-                load_one(first + i), ORDER == 2 ? load_one(second + i) : (A)0, SEEN ? load_one(seen + i) : (A)0, bias, k);
-            store_vector<T, 1>(out + i, &y);
-        }
-    }
-
-    HD void run(const Place& place) const {
-        const u32 thread = place.thread_x;
-        const i64 start = (i64)place.block_x * CHUNK;
-        u32 w1[UNITS][WORDS], w2[UNITS][WORDS], w3[UNITS][WORDS];
-        UNROLL for (int u = 0; u < UNITS; ++u) {
-            const i64 i = start + (u * THREADS + thread) * V;
-            if (i + V > n) continue;
-            load_bytes<BYTES>(first + i, w1[u]);
-            if (ORDER == 2) load_bytes<BYTES>(second + i, w2[u]);
-            if (SEEN) load_bytes<BYTES>(seen + i, w3[u]);
-        }
-        UNROLL for (int u = 0; u < UNITS; ++u) {
-            const u32 offset = (u32)((u * THREADS + thread) * V);
-            if (start + offset + V > n) {
-                one_by_one(start, offset);
-                continue;
-            }
-            A bias[V], y[V];
-            biases(start, offset, bias);
-            UNROLL for (int e = 0; e < V; ++e)
-                y[e] = element<ACT, ORDER, CLAMP>(
-                    Words<T>::get(w1[u], e), ORDER == 2 ? Words<T>::get(w2[u], e) : (A)0,
-                    SEEN ? Words<T>::get(w3[u], e) : (A)0, bias[e], k);
-            store_vector<T, V>(out + start + offset, y);
         }
     }
 };
@@ -198,8 +205,8 @@ template <class T, int ACT, int ORDER, int CLAMP, int BIAS, int V> struct BiasAc
 ENTRY(256) K_NAME(
     const K_SCALAR* first, const K_SCALAR* second, const K_SCALAR* seen, const K_SCALAR* b, K_SCALAR* out, i64 n, i64 step,
     i64 step_factor, i64 step_shift, i64 size, i64 size_factor, i64 size_shift, double alpha, double gain,
-    double clamp) {
-    typedef BiasAct<K_SCALAR, K_ACT, K_ORDER, K_CLAMP, K_BIAS, K_VECTOR> Task;
+    double undo_gain, double clamp) {
+    typedef BiasAct<K_SCALAR, K_ACT, K_ORDER, K_CLAMP, K_BIAS, K_WIDE, K_VECTOR> Task;
     typedef Task::A A;
     // The clamped y was rounded when it was stored: compare with the bound rounded likewise.
     u32 stored[2];
@@ -209,7 +216,7 @@ ENTRY(256) K_NAME(
     const Task task = {
         first, second, seen, b, out, n,
         {step, size, {(u32)step, (u32)step_factor, (u32)step_shift}, {(u32)size, (u32)size_factor, (u32)size_shift}},
-        {(A)alpha, (A)gain, gain == 0 ? (A)0 : (A)(1 / gain), seen_bound}};
+        {(A)alpha, (A)gain, (A)undo_gain, seen_bound}};
     EACH_THREAD(task.run(place));
 }
 #endif

@@ -12,6 +12,8 @@ from torch_utils_ext.kernels.launch import SCALARS, Launch, memory_format, run
 _THREADS = 256
 # Vectors of 16 bytes that a thread takes, by order of the derivative; the kernel's UNITS.
 _UNITS = (4, 2, 2)
+# Tensors with more elements than this in a step times a bias are indexed by ordinary 64-bit division.
+_WIDE = 0x7FFF0000
 
 
 def forward(
@@ -140,12 +142,13 @@ def launch_for(
         ("K_ORDER", str(order)),
         ("K_CLAMP", str(int(clamp is not None))),
         ("K_BIAS", _bias_kind(with_bias, step, size, vector)),
+        ("K_WIDE", str(int(step * size >= _WIDE))),
         ("K_VECTOR", str(vector)),
     )
     numel = math.prod(shape)
     blocks = -(-numel // (_UNITS[order] * _THREADS * vector))
     constants = (numel, step, *_divisor(step), size, *_divisor(size))
-    numbers = (float(alpha), float(gain), 0.0 if clamp is None else float(clamp))
+    numbers = (float(alpha), float(gain), 1.0 / gain if gain else 0.0, 0.0 if clamp is None else float(clamp))
     return Launch("bias_act", defines, (blocks, 1, 1), (_THREADS, 1, 1), constants + numbers)
 
 

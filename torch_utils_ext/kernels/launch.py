@@ -71,6 +71,7 @@ _PROBE = Launch(
         ("K_ORDER", "0"),
         ("K_CLAMP", "0"),
         ("K_BIAS", "BIAS_NONE"),
+        ("K_WIDE", "0"),
         ("K_VECTOR", "4"),
     ),
     (1, 1, 1),
