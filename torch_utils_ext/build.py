@@ -149,7 +149,7 @@ def _write(path: Path, code: bytes) -> None:
 def _line(error: BaseException) -> str:
     """The telling line of an exception: the compiler's first error, otherwise the first line there is."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()]
+    telling = [line for line in lines if "error:" in line]
     return (telling or lines or [type(error).__name__])[0][:300]
 
 

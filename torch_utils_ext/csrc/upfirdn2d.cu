@@ -8,13 +8,18 @@
 // than a tile's stores, barriers and bank conflicts would; all loads of a window are independent of each other.
 // General: one output per thread, everything at run time, for filters too large to unroll.
 //
-// What a tile costs for halves, 4x4 taps, up = down = 1, contiguous: 8 x 4 outputs from 7 rows of 3 loads of 16 bytes.
-// Per output 16 multiply-adds, 2.4 conversions, 0.7 loads and some 3 more: about 22 instructions; at 60 % of an H200's
-// copy bandwidth (4.3 TB/s, 132 processors at 1.9 GHz) 2.7 outputs are due per clock, of 128 / 22 = 5.8 possible.
-// Up 2: 4 multiply-adds, about 8 instructions, 4.3 due of 16. Down 2: about 26 instructions, 1.1 due of 4.9.
-// channels_last: 25 loads of 16 bytes for 2 x 2 outputs of 8 channels, 25 instructions, 2.7 due of 5.1; the cache
-// serves 6.3 times what memory does, 33 of its 128 bytes a clock at that rate. 12 taps separable, up 2, float:
-// 13 multiply-adds, 2.1 due of about 6. These are counts, not measurements.
+// Instructions per output, counted in the machine code for sm_90, against what an H200 can issue per output while its
+// memory moves the bytes at 60 % of its copy bandwidth (4.3 TB/s, 132 processors of 128 lanes at 1.9 GHz):
+//   halves, 4x4 taps       contiguous   channels_last   possible at 60 %
+//   up = down = 1              27            29                47
+//   up 2                       12            12                30
+//   down 2                     42            44               116
+//   up = down = 1, odd rows    37 (in), 43 (out)               47
+//   12 taps, float, up 2       28                              62
+//   12 taps, float, down 2    104                             250
+// 32 to 100 registers without spilling, so 5 to 9 blocks of 128 threads fit a processor, each thread with dozens of loads
+// under way. channels_last reads each input 4.4 times through the first-level cache: 23 of its 128 bytes a clock at 60 %.
+// These are counts, not measurements: not measured yet.
 #include "numeric.h"
 
 struct Image { int width, height; };
