@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import statistics
 import sys
 import time
@@ -140,16 +141,14 @@ def measure(contestants: dict[str, Any], phases: list[str], rounds: int, cycle: 
                 if phase in failed[name]:
                     continue
 
-                def run(who: Any = who, phase: str = phase) -> None:
-                    for _ in range(cycle if phase == "step" else 2):
-                        who.step() if phase == "step" else who.phase(phase)
-
+                count = 1 if not turn else cycle if phase == "step" else 2  # the first turn warms up
+                run = who.step if phase == "step" else functools.partial(who.phase, phase)
                 try:
-                    spent = seconds(run, device) / (cycle if phase == "step" else 2)
+                    spent = seconds(lambda run=run, count=count: [run() for _ in range(count)], device) / count
                 except (RuntimeError, NotImplementedError) as error:
                     failed[name][phase] = str(error).splitlines()[0][:200]
                     continue
-                if turn:  # the first turn warms up
+                if turn:
                     times[name][phase].append(spent)
     return times, failed
 
