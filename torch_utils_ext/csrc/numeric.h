@@ -43,7 +43,11 @@ struct Place { u32 block_x, block_y, block_z, size_x, size_y, size_z, thread_x, 
 #ifndef __CUDACC_RTC__
 struct Size { u32 x, y, z; };
 static Size host_grid, host_block;
-extern "C" void set_launch(const Size* grid, const Size* block) { host_grid = *grid, host_block = *block; }
+static int host_misaligned;  // accesses that the GPU would refuse
+extern "C" void set_launch(const Size* grid, const Size* block) {
+    host_grid = *grid, host_block = *block, host_misaligned = 0;
+}
+extern "C" int count_misaligned() { return host_misaligned; }
 #endif
 
 struct float16 { unsigned short bits; };
@@ -161,6 +165,7 @@ template <int BYTES> HD void load_bytes(const void* p, u32* w) {
         w[0] = __ldg((const unsigned short*)p);
     }
 #else
+    host_misaligned += (u64)p % BYTES != 0;
     w[0] = 0;
     std::memcpy(w, p, BYTES);
 #endif
@@ -174,6 +179,7 @@ template <int BYTES> HD void store_bytes(void* p, const u32* w) {
     else if (BYTES == 4) *(u32*)p = w[0];
     else *(unsigned short*)p = (unsigned short)w[0];
 #else
+    host_misaligned += (u64)p % BYTES != 0;
     std::memcpy(p, w, BYTES);
 #endif
 }

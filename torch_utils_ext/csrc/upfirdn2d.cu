@@ -17,9 +17,9 @@
 //   up = down = 1, odd rows    37 (in), 43 (out)               47
 //   12 taps, float, up 2       28                              62
 //   12 taps, float, down 2    104                             250
-// 32 to 100 registers without spilling, so 5 to 9 blocks of 128 threads fit a processor, each thread with dozens of loads
-// under way. channels_last reads each input 4.4 times through the first-level cache: 23 of its 128 bytes a clock at 60 %.
-// These are counts, not measurements: not measured yet.
+// 32 to 100 registers without spilling, so 5 and more blocks of 128 threads fit a processor, with dozens of loads under
+// way in each thread. channels_last reads an input 4.4 times through the first-level cache: 23 of its 128 bytes a clock
+// at 60 %. These are counts; nothing here has been measured yet.
 #include "numeric.h"
 
 struct Image { int width, height; };

@@ -24,11 +24,12 @@ class HostLibrary:
         self.names = names
 
     def run(self, launch: Launch, *tensors: torch.Tensor | None) -> None:
-        """Every block and thread, one after the other."""
+        """Every block and thread, one after the other; an access that is not aligned is an error, as on the GPU."""
         self.library.set_launch((ctypes.c_uint * 3)(*launch.grid), (ctypes.c_uint * 3)(*launch.block))
         pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
         numbers = [ctypes.c_double(v) if isinstance(v, float) else ctypes.c_longlong(v) for v in launch.args]
         self.library[self.names[launch.stem, launch.defines]](*pointers, *numbers)
+        assert self.library.count_misaligned() == 0, launch
 
 
 HostCompiler = Callable[..., HostLibrary]
