@@ -13,6 +13,7 @@ _COMMANDS = {
     "dataset": "Make and annotate data sets.",
     "train": "Train a generator on an archive.",
     "generate": "Generate images at a chosen MSP.",
+    "evaluate": "Measure a network: match, quality, baselines.",
     "report": "Figures and tables of a finished run.",
     "doctor": "What the operators run on, tested and measured.",
 }

@@ -16,9 +16,9 @@ import click
 def report(
     run_folder: str | None, data: str | None, outdir: str, count: int, seed: int, device: str, batch: int
 ) -> None:
-    """Measure how MSP in and MSP out agree, and draw the paper's figures for a run.
+    """A quick look at a run: its pictures, its training curves, and how MSP in and MSP out agree.
 
-    Writes the figures, results.json and results.md (natural and uniform MSP, class agreement).
+    Writes the figures, results.json, results.csv and results.md; `evaluate` measures the rest.
     """
     from stylegan2_msp.generation import find_snapshot
     from stylegan2_msp.report.run import report_run

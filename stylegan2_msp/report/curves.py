@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from stylegan2_msp.metrics.condition import LevelFigures, per_level
+from stylegan2_msp.metrics.scores import LevelFigures, per_level
 from stylegan2_msp.report.style import BLUE, FAINT, ORANGE, VERMILION, identity_line, new_figure, styled
 
 _MAX_LEVELS = 24

@@ -1,13 +1,12 @@
-"""The report of a finished run: the paper's figures, and the figures of merit as JSON and as a table."""
+"""`report` and `evaluate`: a snapshot measured, and everything found written as figures, JSON, CSV and a table."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,13 @@ from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
-from stylegan2_msp.metrics.condition import (
-    Answers,
-    bias,
-    bootstrap_interval,
-    class_agreement,
-    collect_answers,
-    mae,
-    natural_labels,
-    per_level,
-    spearman,
-    uniform_labels,
-    uniform_levels,
-)
+from stylegan2_msp.metrics.evaluate import Evaluation, Evaluator, RealData
+from stylegan2_msp.metrics.inception import inception_features
+from stylegan2_msp.metrics.judges import Judges, make_judges
+from stylegan2_msp.metrics.quality import check_torchmetrics
+from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.report.curves import fig2b_levels, fig4_in_out, training_curves
+from stylegan2_msp.report.evaluation import evaluation_figures
 from stylegan2_msp.report.generated import make_plan, picture_of
 from stylegan2_msp.report.points import fig2a_points
 from stylegan2_msp.report.style import save_figure
@@ -39,13 +31,14 @@ from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
 
 _SCATTER_POINTS = 2000
+FEATURES = ("second", "inception", "none")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `report_run` found and wrote: the figures of merit, the files, and what could not be done."""
+    """What was found and written: the table of figures, the files, and what could not be done."""
 
-    results: dict[str, Any]
+    results: Results
     files: list[Path]
     notes: list[str]
 
@@ -59,7 +52,7 @@ def report_run(
     device: str = "auto",
     batch: int = 128,
 ) -> Report:
-    """Measures a run's newest snapshot and writes figures, results.json and results.md.
+    """A quick look at a run's newest snapshot: how u in and u out agree, the paper's pictures, the training curves.
 
     Args:
         run: run folder or snapshot.
@@ -70,101 +63,118 @@ def report_run(
         batch: items per pass.
 
     Raises:
-        UserError: no snapshot, no classifier or no MSP condition in it, or the folder cannot be written.
+        UserError: no snapshot, no classifier or no uncertainty condition in it, or the folder cannot be written.
     """
     begin = time.monotonic()
-    path = find_snapshot(run)
-    generator = load_generator(path, device)
-    if generator.classifier is None or not generator.takes_u:
-        raise UserError(f"{path}: was trained without MSP, there is nothing to compare; report a --cond-msp=1 run")
+    generator = load_conditional(run, device)
     notes: list[str] = []
     archive = _archive(generator, data, notes)
     folder = make_folder(outdir)
-    rng = torch.Generator().manual_seed(seed)
-    K, measure = generator.num_classes, generator.measure
-    labels = uniform_labels(K, uniform_levels(K, measure=measure), n, rng, measure)
-    uniform = collect_answers(generator.G, generator.classifier, labels, rng, batch)
-    results: dict[str, Any] = {
-        "snapshot": path.name,
-        "run": path.parent.name,
-        "kimg": generator.snapshot.info.get("kimg"),
-        "data": (generator.snapshot.info.get("data") or {}).get("name"),
-        "seed": seed,
-        "uncertainty": measure.title,
-        "uniform": _figures(uniform, seed) | {"per_level": [asdict(row) for row in per_level(*_in_out(uniform))]},
-    }
-    title = _title(f"Uniform {measure.title}", results["uniform"])
-    figures = {"fig4_in_out": fig4_in_out(*_in_out(uniform), title, measure=measure.title)}
-    if archive is not None:
-        labels = natural_labels(torch.from_numpy(archive.labels()), n, rng)
-        natural = collect_answers(generator.G, generator.classifier, labels, rng, batch)
-        results["natural"] = _figures(natural, seed)
-        results["reals"] = _reals(archive)
-        title = _title(f"Natural {measure.title}", results["natural"])
-        figures["fig4_natural"] = fig4_in_out(*_in_out(natural), title, measure=measure.title)
-    figures |= _pictures(generator, archive, uniform, rng, batch)
-    records = _records(path.parent, notes)
+    real = None if archive is None else RealData(archive)
+    found = Evaluator(generator, n, seed, batch, real, results=Results(_about(generator, archive, n, seed))).run()
+    figures = _condition_figures(generator, found)
+    if generator.kind == "images":
+        figures["fig3_grid"] = picture_of(generator, make_plan(generator, range(16), None, None), batch)
+        figures["levels_grid"] = picture_of(generator, fakes_plan(generator), batch)
+    elif real is not None:
+        figures["fig2a_points"] = _fig2a(generator, found, real)
+    records = _records(generator.snapshot.path.parent, notes)
     if records:
         figures["training_curves"] = training_curves(records)
-    results["machine"] = _machine(generator)
-    results["seconds"] = round(time.monotonic() - begin, 1)
-    return Report(results, _write(folder, figures, results), notes)
+    return _write(folder, figures, found.results, begin, notes)
 
 
-def _pictures(
-    generator: ConditionalGenerator, archive: Archive | None, uniform: Answers, rng: torch.Generator, batch: int
-) -> dict[str, Any]:
-    """Images: Fig. 3 and the grid of all levels; points: Fig. 2b, and Fig. 2a where the real points are at hand."""
-    if generator.kind == "images":
-        return {
-            "fig3_grid": picture_of(generator, make_plan(generator, range(16), None, None), batch),
-            "levels_grid": picture_of(generator, fakes_plan(generator), batch),
-        }
-    figures = {"fig2b_levels": fig2b_levels(*_in_out(uniform), measure=generator.measure.title)}
-    if archive is not None:
-        figures["fig2a_points"] = _fig2a(generator, archive, rng)
-    return figures
+def evaluate_network(
+    network: str | Path,
+    data: str | Path,
+    outdir: str | Path,
+    n: int = 10_000,
+    seed: int = 0,
+    device: str = "auto",
+    batch: int = 128,
+    features: str = "second",
+    baseline: str | Path | None = None,
+) -> Report:
+    """The whole evaluation of a snapshot.
+
+    Args:
+        network: snapshot or folder.
+        data: the archive that it was trained on.
+        outdir: where to write.
+        n: items of each of three distributions of labels (see `metrics.asking`).
+        seed: seed of every random number.
+        batch: items per pass.
+        features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
+        baseline: snapshot of a class-only network, for rejection sampling.
+
+    Raises:
+        UserError: something given does not fit; nothing has been written.
+    """
+    begin = time.monotonic()
+    if features != "none":
+        check_torchmetrics()
+    generator = load_conditional(network, device)
+    notes: list[str] = []
+    archive = _archive(generator, data, notes)
+    assert archive is not None
+    other = None if baseline is None else _class_only(baseline, generator)
+    extractor = inception_features(generator.device) if features == "inception" else None
+    if features == "inception" and generator.kind == "points":
+        raise UserError("--features inception: the data are 2-D points; leave it out")
+    folder = make_folder(outdir)
+    real = RealData(archive)
+    judges = make_judges(archive, real.data, generator.measure, generator.device)
+    about = _about(generator, archive, n, seed) | _about_judges(judges, features, other)
+    found = Evaluator(
+        generator, n, seed, batch, real, judges, extractor, features != "none", other, Results(about)
+    ).run()
+    if other is None:
+        notes.append("no --baseline: nothing is said of rejection sampling from a class-only generator")
+    figures = _condition_figures(generator, found) | evaluation_figures(found, generator)
+    if generator.kind == "points":
+        figures["fig2a_points"] = _fig2a(generator, found, real)
+    return _write(folder, figures, found.results, begin, notes)
 
 
-def _figures(answers: Answers, seed: int) -> dict[str, Any]:
-    """Figures of one distribution with 95 % bootstrap intervals, overall and per class; None where undefined."""
-    u, v = _in_out(answers)
-    per_class = []
-    for cls in np.unique(answers.classes):
-        rows = answers.classes == cls
-        agree = class_agreement(answers.classes[rows], answers.predictions[rows])
-        per_class.append(
-            {
-                "class": int(cls),
-                "count": int(rows.sum()),
-                "spearman": _known(spearman(u[rows], v[rows])),
-                "mae": mae(u[rows], v[rows]),
-                "class_agreement": agree,
-            }
+def load_conditional(network: str | Path, device: str) -> ConditionalGenerator:
+    """A generator with a condition to evaluate and the classifier to do it with; raises `UserError` for another."""
+    generator = load_generator(find_snapshot(network), device)
+    if generator.classifier is None or not generator.takes_u:
+        raise UserError(
+            f"{generator.snapshot.path}: was trained without MSP, there is nothing to compare; give a --cond-msp=1 run"
         )
-    return {
-        "count": len(u),
-        "spearman": _known(answers.spearman),
-        "spearman_95": [_known(x) for x in bootstrap_interval(spearman, u, v, seed)],
-        "mae": answers.mae,
-        "mae_95": list(bootstrap_interval(mae, u, v, seed)),
-        "bias": bias(u, v),
-        "class_agreement": answers.class_agreement,
-        "per_class": per_class,
-    }
+    return generator
 
 
-def _reals(archive: Archive) -> dict[str, Any]:
-    """How often the classifier's answer on the real data is their class, by the archive's own record."""
-    agreement = None
-    if archive.probs is not None and archive.classes is not None:
-        agreement = class_agreement(archive.classes, archive.probs.argmax(axis=1))
-    u = archive.levels()
-    return {
-        "count": len(archive),
-        "class_agreement": agreement,
-        "msp_quantiles": {f"{q:g}": float(np.quantile(u, q)) for q in (0.01, 0.05, 0.1, 0.25, 0.5)},
-    }
+def _class_only(path: str | Path, generator: ConditionalGenerator) -> ConditionalGenerator:
+    other = load_generator(find_snapshot(path), generator.device)
+    if other.takes_u or not other.takes_class:
+        raise UserError(
+            f"--baseline {path}: must be conditioned on the class alone; train it with --cond-msp=0 --cond=1"
+        )
+    found, wanted = ((g.kind, g.num_classes, _shape(g)) for g in (other, generator))
+    if found != wanted:
+        raise UserError(f"--baseline {path}: makes {found}, the network {wanted}; give one of the same data")
+    return other
+
+
+def _shape(generator: ConditionalGenerator) -> tuple[int, int]:
+    G = generator.G
+    return (int(G.img_channels), int(G.img_resolution)) if generator.kind == "images" else (2, 0)
+
+
+def _condition_figures(generator: ConditionalGenerator, found: Evaluation) -> dict[str, Any]:
+    """Fig. 4 for every distribution of labels, and Fig. 2b."""
+    title, figures = generator.measure.title, {}
+    for on, name in (("uniform", "fig4_in_out"), ("natural", "fig4_natural")):
+        if on in found.items:
+            items, rho, error = found.items[on], *(found.results.value(f, on) for f in ("spearman", "mae"))
+            shown = "undefined" if np.isnan(rho) else f"{rho:.2f}"
+            heading = f"{on.capitalize()} {title}: Spearman {shown}, MAE {error:.3f}"
+            figures[name] = fig4_in_out(items.asked, items.answered, heading, measure=title)
+    uniform = found.items["uniform"]
+    figures["fig2b_levels"] = fig2b_levels(uniform.asked, uniform.answered, measure=title)
+    return figures
 
 
 def _archive(generator: ConditionalGenerator, data: str | Path | None, notes: list[str]) -> Archive | None:
@@ -173,14 +183,14 @@ def _archive(generator: ConditionalGenerator, data: str | Path | None, notes: li
     trained_on = (info.get("config") or {}).get("data")
     if data is None:
         if trained_on is None or not Path(trained_on).exists():
-            notes.append(f"the run's data ({trained_on}) are not here: no figures on natural MSP; give --data")
+            notes.append(f"the run's data ({trained_on}) are not here: no figures on natural labels; give --data")
             return None
         data = str(trained_on)
     archive = open_archive(data)
     if archive.num_classes != generator.num_classes or archive.kind != generator.kind or not archive.annotated:
         raise UserError(
             f"{archive.path}: holds {archive.kind} of {archive.num_classes} classes"
-            f"{'' if archive.annotated else ' without MSP'}, the snapshot wants annotated {generator.kind} of "
+            f"{'' if archive.annotated else ' without uncertainty'}, the snapshot wants annotated {generator.kind} of "
             f"{generator.num_classes}; give the run's own data with --data"
         )
     if archive.uncertainty != generator.measure.name:
@@ -188,23 +198,24 @@ def _archive(generator: ConditionalGenerator, data: str | Path | None, notes: li
             f"{archive.path}: is annotated with {archive.uncertainty}, the snapshot wants {generator.measure.name}; "
             "give the run's own data with --data"
         )
+    if archive.kind == "images" and (archive.img_channels, archive.img_resolution) != _shape(generator):
+        channels, size = _shape(generator)
+        raise UserError(
+            f"{archive.path}: holds {archive.img_channels}-channel images of {archive.img_resolution} pixels, the "
+            f"snapshot makes {channels}-channel ones of {size}; give the run's own data with --data"
+        )
     if archive.content_sha256 != (info.get("data") or {}).get("sha256"):
         notes.append(f"{archive.path} is not the data that the run was trained on")
     return archive
 
 
-def _fig2a(generator: ConditionalGenerator, archive: Archive, rng: torch.Generator) -> Any:
-    labels = archive.labels()
-    count = min(len(archive), _SCATTER_POINTS)
-    rows = torch.randperm(len(archive), generator=rng)[:count].numpy()
-    K = generator.num_classes
-    xy = archive.load_points()
-    classes, u = labels[:, :K].argmax(axis=1), archive.levels()
-    picked = torch.randint(len(archive), (count,), generator=rng).numpy()
-    asked = labels[picked, K:] if labels.shape[1] > K + 1 else u[picked]
-    fakes = generator.sample(classes[picked].tolist(), seeds=list(range(count)), batch=1024, uncertainty=asked)
-    real, fake = (xy[rows], classes[rows], u[rows]), (fakes.cpu().numpy(), classes[picked], u[picked])
-    return fig2a_points(real, fake, generator.class_names, generator.measure)
+def _fig2a(generator: ConditionalGenerator, found: Evaluation, real: RealData) -> Any:
+    rows = np.random.default_rng(0).permutation(len(real.archive))[:_SCATTER_POINTS]
+    fakes = found.items["natural"].take(np.arange(min(_SCATTER_POINTS, len(found.items["natural"]))))
+    assert real.archive.classes is not None
+    shown = (real.data[rows], real.archive.classes[rows], real.archive.levels()[rows])
+    assert fakes.features is not None  # of points their coordinates
+    return fig2a_points(shown, (fakes.features, fakes.classes, fakes.asked), generator.class_names, generator.measure)
 
 
 def _records(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -224,36 +235,51 @@ def _records(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _write(folder: Path, figures: dict[str, Any], results: dict[str, Any]) -> list[Path]:
-    files = []
-    for name, figure in figures.items():
-        files.append(folder / f"{name}.png")
-        save_figure(figure, files[-1])
-    texts = {"results.json": json.dumps(results, indent=2) + "\n", "results.md": markdown_table(results)}
-    for name, text in texts.items():
-        files.append(folder / name)
-        with replacing(files[-1]) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return files
-
-
-def _machine(generator: ConditionalGenerator) -> dict[str, Any]:
+def _about(generator: ConditionalGenerator, archive: Archive | None, n: int, seed: int) -> dict[str, Any]:
+    """What was measured, with what and where."""
+    path, info = generator.snapshot.path, generator.snapshot.info
     gpu = torch.cuda.get_device_name(generator.device) if generator.device.type == "cuda" else None
     return {
-        "device": gpu or f"CPU ({platform.machine()}, {os.cpu_count()} cores)",
+        "snapshot": path.name,
+        "run": path.parent.name,
+        "kimg": info.get("kimg"),
+        "data": archive.path.name if archive is not None else (info.get("data") or {}).get("name"),
+        "uncertainty": generator.measure.title,
+        "class_names": generator.class_names,
+        "items": n,
+        "seed": seed,
+        "device": gpu or f"CPU ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def _in_out(answers: Answers) -> tuple[Any, Any]:
-    return answers.msp_in, answers.msp_out
+def _about_judges(judges: Judges, features: str, baseline: ConditionalGenerator | None) -> dict[str, Any]:
+    def of(judge: Any) -> dict[str, Any] | None:
+        report = {} if judge is None else judge.spec.report
+        return None if judge is None else {"architecture": judge.spec.arch} | report
+
+    return {
+        "second": of(judges.second),
+        "probe": of(judges.probe),
+        "features": features,
+        "baseline": None if baseline is None else baseline.snapshot.path.name,
+    }
 
 
-def _title(name: str, figures: dict[str, Any]) -> str:
-    rho = figures["spearman"]
-    return f"{name}: Spearman {'undefined' if rho is None else f'{rho:.2f}'}, MAE {figures['mae']:.3f}"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _write(folder: Path, figures: dict[str, Any], results: Results, begin: float, notes: list[str]) -> Report:
+    files = []
+    for name, figure in figures.items():
+        files.append(folder / f"{name}.png")
+        save_figure(figure, files[-1])
+    results.about["seconds"] = round(time.monotonic() - begin, 1)
+    texts = {
+        "results.json": results.to_json(),
+        "results.csv": results.to_csv(),
+        "results.md": markdown_table(results),
+    }
+    for name, text in texts.items():
+        files.append(folder / name)
+        with replacing(files[-1]) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return Report(results, files, notes)

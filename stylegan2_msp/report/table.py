@@ -1,49 +1,187 @@
-"""The figures of merit of one run as a short Markdown table."""
+"""The figures of a `Results` table as short Markdown tables."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+
+from stylegan2_msp.metrics.matching import LEAST
+from stylegan2_msp.metrics.results import Results, Row
+
+_SPLITS = ("natural", "uniform")
+_BASELINES = (("fakes", "this network"), ("shuffled", "condition shuffled"), ("rejection", "class only, rejection"),
+              ("nearest real", "nearest real item"))  # fmt: skip
+_MATCH = (
+    ("mae", "mean abs(out - in)"),
+    ("rmse", "root mean square of out - in"),
+    ("bias", "mean(out - in)"),
+    ("spearman", "Spearman"),
+    ("kendall", "Kendall's tau-b"),
+    ("concordance", "concordance (Lin)"),
+    ("gap_equal_width", "calibration gap, bins of equal width"),
+    ("gap_equal_mass", "calibration gap, bins of equal mass"),
+    ("within", "share within half a step between levels"),
+    ("levels_covered", f"levels with at least {LEAST:.0%} of their items that near"),
+    ("monotonicity", "monotonicity at fixed z"),
+    ("class_agreement", "class agreement"),
+    ("second_class_agreement", "class agreement, second classifier"),
+    ("second_mae", "second classifier: mean abs(out - in)"),
+    ("second_spearman", "second classifier: Spearman"),
+    ("second_concordance", "second classifier: concordance"),
+    ("energy_ratio", "energy distance over that of two real samples"),
+)
+_QUALITY = ("fid", "kid", "precision", "recall", "density", "coverage", "diversity")
+_KINDS = (("none", "clean"), ("blur", "blur"), ("noise", "noise"))
 
 
-def markdown_table(results: dict[str, Any]) -> str:
-    """A table of `report.run`'s results: natural and uniform MSP side by side, then the uniform grid level by level."""
-    columns = [(split, results[split]) for split in ("natural", "uniform") if split in results]
-    name = results.get("uncertainty", "MSP")
-    lines = [
-        f"Snapshot {results['snapshot']} of {results['run']} ({_number(results['kimg'], 1)} kimg), "
-        f"seed {results['seed']}. {name} in is what was asked of the generator, {name} out what the classifier says.",
+def markdown_table(results: Results) -> str:
+    """What was measured, the match on both distributions, baselines, levels, classes, quality and corruption kinds."""
+    sections = [_about, _match, _baselines, _levels, _classes, _quality, _mix]
+    return "\n\n".join(text for section in sections if (text := section(results))) + "\n"
+
+
+def _about(results: Results) -> str:
+    about = results.about
+    name = about["uncertainty"]
+    text = (
+        f"Snapshot {about['snapshot']} of {about['run']} ({_number(about['kimg'], 1)} kimg), data {about['data']}, "
+        f"seed {about['seed']}, {about['items']} items per distribution. {name} in is what was asked of the generator, "
+        f"{name} out what the classifier says. Natural: labels of random real items; uniform: every class at every "
+        "level; matched: labels of the real items in each level's bin. In brackets: 95 % intervals over items and "
+        "latents of this one network."
+    )
+    for role in ("second", "probe"):
+        judge = about.get(role)
+        if judge:
+            text += f" {role.capitalize()} classifier: {judge['architecture']}, {judge['val_accuracy']:.3f} held out."
+    if about.get("features") == "second":
+        text += " Quality is measured on the second classifier's features: comparable on the same data only."
+    return text
+
+
+def _match(results: Results) -> str:
+    columns = [(on, of) for on in _SPLITS for of in ("fakes", "reals") if results.find("class_agreement", on, of)]
+    rows = []
+    for figure, label in _MATCH:
+        found = [results.find(figure, on, of) for on, of in columns]
+        if any(found):
+            rows.append([label, *map(_full, found)])
+    return _table(["", *(f"{on}, {of}" for on, of in columns)], rows)
+
+
+def _baselines(results: Results) -> str:
+    shown = [(of, label) for of, label in _BASELINES if results.find("mae", "uniform", of)]
+    if len(shown) < 2:
+        return ""
+    rows = []
+    for of, label in shown:
+        cells = [
+            _short(results.find(figure, on, of)) for on in ("uniform", "natural") for figure in ("mae", "spearman")
+        ]
+        more = [_short(results.find("class_agreement", "uniform", of)), _cost(results, of)]
+        rows.append([label, *cells, *more])
+    head = [
         "",
-        "| | " + " | ".join(f"{split} {name}" for split, _ in columns) + " |",
-        "| --- |" + " ---: |" * len(columns),
+        "uniform MAE",
+        "Spearman",
+        "natural MAE",
+        "Spearman",
+        "uniform class agreement",
+        "drawn per accepted item",
     ]
-    rows = {
-        "generated items": lambda f: str(f["count"]),
-        "Spearman(in, out), 95 % interval": lambda f: _with_interval(f, "spearman"),
-        "mean abs(out - in), 95 % interval": lambda f: _with_interval(f, "mae"),
-        "mean(out - in)": lambda f: _number(f["bias"], 3, sign=True),
-        "class agreement on fakes": lambda f: _number(f["class_agreement"], 3),
-    }
-    lines += [f"| {label} | " + " | ".join(show(f) for _, f in columns) + " |" for label, show in rows.items()]
-    if "reals" in results:
-        reals = results["reals"]
-        lines.append("")
-        lines.append(
-            f"Class agreement of the classifier on the {reals['count']} real items: "
-            f"{_number(reals['class_agreement'], 3)}."
-        )
-    lines += ["", f"| {name} in | items | mean out | median out | 10 to 90 % |", "| ---: | ---: | ---: | ---: | --- |"]
-    lines += [
-        f"| {row['level']:.2f} | {row['count']} | {row['mean']:.3f} | {row['median']:.3f} | "
-        f"{row['q10']:.3f} to {row['q90']:.3f} |"
-        for row in results["uniform"]["per_level"]
+    return _table(head, rows)
+
+
+def _cost(results: Results, of: str) -> str:
+    cost, accepted = results.find("cost", "uniform", of), results.find("accepted", "uniform", of)
+    return f"{cost.value:.1f} ({accepted.value:.0%} accepted)" if cost and accepted else ""
+
+
+def _levels(results: Results) -> str:
+    rows = [
+        [
+            f"{row.level:.2f}",
+            _full(row),
+            *(_short(_at(results, figure, "uniform", row)) for figure in ("bias", "mae", "class_agreement")),
+            _short(_at(results, "class_agreement", "matched", row)),
+            _short(_at(results, "class_agreement", "matched", row, "reals")),
+            _short(_at(results, "second_mean", "uniform", row)),
+        ]
+        for row in results.levels("mean", "uniform")
     ]
-    return "\n".join(lines) + "\n"
+    head = [
+        "in",
+        "mean out",
+        "bias",
+        "MAE",
+        "class agreement",
+        "the same, labels of reals",
+        "reals",
+        "second: mean out",
+    ]
+    return _table(head, rows)
 
 
-def _with_interval(figures: dict[str, Any], name: str) -> str:
-    low, high = figures[f"{name}_95"]
-    return f"{_number(figures[name], 3)} ({_number(low, 3)} to {_number(high, 3)})"
+def _classes(results: Results) -> str:
+    names = results.about["class_names"]
+    classes = sorted({row.cls for row in results.rows if row.cls is not None and row.on == "uniform"})
+    figures = ("mae", "bias", "spearman", "class_agreement", "second_spearman")
+    rows = []
+    for cls in classes:
+        fakes = [_short(results.find(figure, "uniform", cls=cls)) for figure in figures]
+        energy = _short(results.find("energy_ratio", "natural", cls=cls))
+        reals = _short(results.find("class_agreement", "uniform", "reals", cls=cls))
+        rows.append([names[cls], *fakes, reals, energy])
+    head = ["class, uniform", "MAE", "bias", "Spearman", "class agreement", "second: Spearman"]
+    head += ["reals: class agreement", "energy ratio"]
+    return _table(head, rows)
 
 
-def _number(value: float | None, digits: int, sign: bool = False) -> str:
-    return "undefined" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+def _quality(results: Results) -> str:
+    rows = []
+    overall = [r for of in ("fakes", "reals") if (r := results.find("fid", "natural", of))]
+    for row in overall + [r for of in ("fakes", "reals") for r in results.levels("fid", "matched", of)]:
+        where = {"on": row.on, "of": row.of, "level": row.level}
+        shown = [_short(results.find(figure, **where)) for figure in _QUALITY]  # type: ignore[arg-type]
+        rows.append(["all" if row.level is None else f"{row.level:.2f}", row.of, str(row.count), *shown])
+    return _table(["level", "of", "items", "FID", "KID", *_QUALITY[2:]], rows)
+
+
+def _mix(results: Results) -> str:
+    rows = []
+    for row in results.levels("share_none", "matched"):
+        cells = [f"{row.level:.2f}"]
+        for kind, _ in _KINDS:
+            for prefix, of in (("recorded", "reals"), ("share", "reals"), ("share", "fakes")):
+                cells.append(_short(_at(results, f"{prefix}_{kind}", "matched", row, of), 2))
+        rows.append(cells)
+    head = [f"{name}: {who}" for _, name in _KINDS for who in ("reals, recorded", "reals", "fakes")]
+    return _table(["level", *head], rows)
+
+
+def _at(results: Results, figure: str, on: str, row: Row, of: str = "fakes") -> Row | None:
+    return results.find(figure, on, of, row.level)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns in which nothing is known are left out."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
+    if not rows:
+        return ""
+    marks = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(cells[i] for i in kept) + " |" for cells in (head, marks, *rows))
+
+
+def _full(row: Row | None) -> str:
+    if row is None:
+        return ""
+    interval = "" if math.isnan(row.low) else f" ({_number(row.low)} to {_number(row.high)})"
+    return _number(row.value) + interval
+
+
+def _short(row: Row | None, digits: int = 3) -> str:
+    return "" if row is None else _number(row.value, digits)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.{digits}f}"

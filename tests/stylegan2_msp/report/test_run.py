@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from stylegan2_msp.cli.report import report
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
-from stylegan2_msp.metrics.condition import class_agreement, collect_answers, uniform_labels, uniform_levels
+from stylegan2_msp.metrics.asking import ask_uniform, uniform_levels
+from stylegan2_msp.metrics.observing import Observers, observe_fakes
+from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.metrics.scores import mae
 from stylegan2_msp.report.run import report_run
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.snapshot import save_snapshot
@@ -44,30 +48,35 @@ def test_everything_is_written_and_the_figures_are_those_of_the_generator(finish
         "fig4_natural.png",
         "levels_grid.png",
         "training_curves.png",
+        "fig2b_levels.png",
         "results.json",
+        "results.csv",
         "results.md",
     }
-    results = json.loads((tmp_path / "report" / "results.json").read_text())
-    rng = torch.Generator().manual_seed(3)
-    answers = collect_answers(grey.G, grey.classifier, uniform_labels(10, uniform_levels(10), 160, rng), rng)
-    assert results["uniform"]["mae"] == pytest.approx(answers.mae, abs=1e-5)
-    assert results["uniform"]["class_agreement"] == pytest.approx(answers.class_agreement, abs=0.02)
-    assert results["uniform"]["count"] == results["natural"]["count"] == 160
-    assert [row["count"] for row in results["uniform"]["per_level"]] == [20] * 8
-    assert sum(row["count"] for row in results["natural"]["per_class"]) == 160
+    results = Results.read(tmp_path / "report" / "results.json")
+    asked = ask_uniform(10, uniform_levels(10), 160, 16, torch.Generator().manual_seed(3))
+    items = observe_fakes(grey.G, Observers(grey.classifier), asked)
+    assert results.value("mae", "uniform") == pytest.approx(mae(items.asked, items.answered), abs=1e-5)
+    assert results.find("mae", "uniform").count == results.find("mae", "natural").count == 160
+    assert [row.count for row in results.levels("mean", "uniform")] == [20] * 8
+    assert sum(results.find("mae", "natural", cls=k).count for k in range(10)) == 160
     archive = open_archive(digits_archive)
-    assert results["reals"]["class_agreement"] == class_agreement(archive.classes, archive.probs.argmax(1))
-    assert (results["kimg"], results["seed"], done.notes) == (1.5, 3, [])
+    assert (
+        results.value("class_agreement", "natural", of="reals") == (archive.classes == archive.probs.argmax(1)).mean()
+    )
+    assert (results.about["kimg"], results.about["seed"], done.notes) == (1.5, 3, [])
 
 
 def test_table_says_undefined_and_shows_both_distributions(finished, tmp_path):
     results = report_run(finished, tmp_path / "report", n=80, device="cpu").results
-    results["natural"]["spearman"] = None
+    row = results.find("spearman", "natural")
+    results.rows[results.rows.index(row)] = replace(row, value=float("nan"))
     text = markdown_table(results)
-    assert "| | natural MSP | uniform MSP |" in text
-    assert "undefined (" in text
-    assert f"{results['uniform']['mae']:.3f} (" in text
+    assert "natural, fakes | natural, reals | uniform, fakes" in text
+    assert "| Spearman | undefined (" in text
+    assert f"{results.value('mae', 'uniform'):.3f} (" in text
     assert text.count("| 0.30 |") == 1
+    assert "FID" not in text
 
 
 def test_without_the_data_only_uniform_figures(finished, tmp_path, grey):
@@ -75,7 +84,8 @@ def test_without_the_data_only_uniform_figures(finished, tmp_path, grey):
     save_snapshot(path, grey.G, grey.classifier.to_bytes(), {**grey.snapshot.info, "config": {"data": "gone.zip"}})
     (finished / "stats.jsonl").unlink()
     done = report_run(finished, tmp_path / "report", n=80, device="cpu")
-    assert "natural" not in done.results
+    assert done.results.find("mae", "natural") is None
+    assert done.results.find("mae", "uniform") is not None
     assert len(done.notes) == 2
     assert "gone.zip" in done.notes[0]
 

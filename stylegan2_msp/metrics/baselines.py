@@ -1,0 +1,88 @@
+"""What a generator's figures are compared with: a shuffled condition, rejection sampling, the nearest real item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stylegan2_msp.metrics.observing import Items
+
+Array = npt.NDArray[Any]
+
+
+def shuffled(items: Items, seed: int = 0) -> Items:
+    """The same items with their requests u permuted: what is left when the condition says nothing of the item."""
+    order = np.random.default_rng(seed).permutation(len(items))
+    return replace(items, asked=items.asked[order], group=1)
+
+
+def nearest_real(items: Items, reals: Items) -> Items:
+    """For every request the real item of its class whose own u is nearest; the same request again takes the next one.
+
+    A bound from above: retrieval knows the data, but makes nothing new.
+
+    Args:
+        items: the requests, ``classes`` and ``asked``.
+        reals: all real items, ``asked`` being their own u.
+    """
+    chosen = np.empty(len(items), np.int64)
+    requests, which = np.unique(np.stack([items.classes, items.asked]), axis=1, return_inverse=True)
+    members = {cls: np.flatnonzero(reals.classes == cls) for cls in np.unique(items.classes)}
+    order = np.argsort(which, kind="stable")
+    for (cls, u), rows in zip(requests.T, np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True):
+        pool = members[int(cls)]
+        distance = np.abs(reals.asked[pool] - u)
+        many = min(len(rows), len(pool))
+        nearest = np.argpartition(distance, many - 1)[:many]
+        nearest = nearest[np.argsort(distance[nearest], kind="stable")]
+        chosen[rows] = pool[np.resize(nearest, len(rows))]
+    return Items(items.classes, items.asked, reals.predicted[chosen], reals.asked[chosen])
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rejection sampling for a list of requests.
+
+    Attributes:
+        items: the first drawn item within eps of each request, or the nearest one where none was.
+        draws: items drawn for each request, int64 [N].
+        accepted: whether one was within eps, bool [N].
+    """
+
+    items: Items
+    draws: Array
+    accepted: Array
+
+    def cost(self, rows: Array | slice = slice(None)) -> float:
+        """Items drawn per accepted one, those drawn in vain included; infinite when none was accepted."""
+        accepted = int(self.accepted[rows].sum())
+        return float(self.draws[rows].sum()) / accepted if accepted else float("inf")
+
+
+def rejection(requests: Items, pool: Items, eps: float, seed: int = 0) -> Rejected:
+    """Draws from a class-only generator until |v - u| <= eps; every request has the pool of its class as its budget.
+
+    The pool is drawn from in a fresh random order for every request, which stands for fresh samples.
+
+    Args:
+        requests: ``classes`` and ``asked``.
+        pool: items of the class-only generator, at least one of every class asked for.
+        eps: half the distance of two levels, say.
+        seed: of the orders.
+    """
+    rng = np.random.default_rng(seed)
+    members = {cls: np.flatnonzero(pool.classes == cls) for cls in np.unique(requests.classes)}
+    chosen, draws = np.empty(len(requests), np.int64), np.empty(len(requests), np.int64)
+    accepted = np.empty(len(requests), bool)
+    for i, (cls, u) in enumerate(zip(requests.classes, requests.asked, strict=True)):
+        order = rng.permutation(members[cls])
+        distance = np.abs(pool.answered[order] - u)
+        inside = distance <= eps
+        accepted[i] = inside.any()
+        place = int(inside.argmax()) if accepted[i] else int(distance.argmin())
+        chosen[i], draws[i] = order[place], place + 1 if accepted[i] else len(order)
+    items = Items(requests.classes, requests.asked, pool.predicted[chosen], pool.answered[chosen])
+    return Rejected(items, draws, accepted)

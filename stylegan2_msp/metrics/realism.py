@@ -1,0 +1,151 @@
+"""Fakes beside reals: agreement and mix of corruption kinds at every level, quality on features, energy distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stylegan2_msp.metrics.asking import bins_of
+from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, jackknife
+from stylegan2_msp.metrics.judges import KINDS
+from stylegan2_msp.metrics.matching import Scale, second_figures
+from stylegan2_msp.metrics.observing import Items
+from stylegan2_msp.metrics.quality import energy_distance, quality
+from stylegan2_msp.metrics.results import Results
+
+Array = npt.NDArray[Any]
+_ENERGY_ITEMS = 3000
+_ENERGY_SPLITS = 10
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real items that were shown to the judges.
+
+    Attributes:
+        seen: the items; None where there are no judges.
+        parts: two disjoint random parts of the data, equally large, as positions in ``seen``; for every level two
+            parts of its bin, for None two of all.
+        held_out: positions in ``seen`` of items that the second classifier was not trained on.
+    """
+
+    seen: Items | None
+    parts: Mapping[float | None, tuple[Array, Array]]
+    held_out: Array
+
+
+def add_reals(
+    results: Results, everyone: Items, reference: Reference, scale: Scale, seed: int, transfer: bool = True
+) -> None:
+    """Adds what holds of reals: class agreement and kinds at every level, and what the second classifier says of them.
+
+    On 'uniform' a level's agreement is the mean over classes, as every class is asked for equally often; the second
+    classifier is asked about items that it was not trained on.
+    """
+    bins = bins_of(everyone.asked, scale.levels)
+    right = (everyone.predicted == everyone.classes).astype(float)
+    results.add(
+        "class_agreement", right.mean(), interval_of_mean(right, seed), count=len(right), of="reals", on="natural"
+    )
+    cells = np.full((len(scale.levels), int(everyone.classes.max()) + 1), np.nan)
+    for b, level in enumerate(scale.levels):
+        rows = np.flatnonzero(bins == b)
+        if not len(rows):
+            continue
+        where: dict[str, Any] = {"of": "reals", "level": level}
+        spread = interval_of_mean(right[rows], seed)
+        results.add("class_agreement", right[rows].mean(), spread, count=len(rows), on="matched", **where)
+        for k in np.unique(everyone.classes[rows]):
+            cells[b, k] = right[rows[everyone.classes[rows] == k]].mean()
+        results.add("class_agreement", _mean(cells[b]), count=len(rows), on="uniform", **where)
+        if everyone.kinds is not None:
+            _add_kinds(results, everyone.kinds[rows], "recorded", seed, on="matched", **where)
+    for k in range(cells.shape[1]):
+        own = right[everyone.classes == k]
+        if len(own):
+            spread = interval_of_mean(own, seed)
+            results.add("class_agreement", own.mean(), spread, count=len(own), of="reals", on="natural", cls=k)
+            results.add("class_agreement", _mean(cells[:, k]), count=len(own), of="reals", on="uniform", cls=k)
+    results.add("class_agreement", _mean(cells), count=len(right), of="reals", on="uniform")
+    if reference.seen is not None:
+        _add_second(results, reference.seen.take(reference.held_out), scale, seed, transfer)
+
+
+def _mean(values: Array) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfer: bool) -> None:
+    spread = bootstrap(lambda r: second_figures(reals.take(r), transfer), len(reals), seed)
+    results.add_all(second_figures(reals, transfer), spread, count=len(reals), of="reals", on="natural")
+    bins = bins_of(reals.asked, scale.levels)
+    for b, level in enumerate(scale.levels):
+        part = reals.take(np.flatnonzero(bins == b))
+        if len(part):
+            found = second_figures(part, transfer)
+            kept: dict[str, float] = {n: found[n] for n in ("second_class_agreement", "second_mae") if n in found}
+            if transfer and part.second_answered is not None:
+                kept["second_mean"] = float(part.second_answered.mean())
+            results.add_all(kept, {}, count=len(part), of="reals", on="matched", level=level)
+
+
+def add_realism(
+    results: Results, reference: Reference, items: Mapping[str, Items], scale: Scale, seed: int, with_quality: bool
+) -> None:
+    """Adds mix of kinds and quality: fakes, and one part of the reals, against the other part, all equally many."""
+    reals = reference.seen
+    assert reals is not None
+    for level, (first, other) in reference.parts.items():
+        on = "natural" if level is None else "matched"
+        if on not in items:
+            continue
+        fakes = items[on]
+        if level is not None:
+            fakes = fakes.take(np.flatnonzero(bins_of(fakes.asked, scale.levels) == scale.levels.index(level)))
+        for of, part in (("fakes", fakes), ("reals", reals.take(other))):
+            where: dict[str, Any] = {"of": of, "on": on, "level": level}
+            if part.kinds is not None and len(part):
+                _add_kinds(results, part.kinds, "share", seed, **where)
+            count = min(len(part), len(first))
+            if with_quality and part.features is not None and reals.features is not None and count > 1:
+                there, here = reals.features[first[:count]], part.features[:count]
+                values, spread = quality(there, here, part.classes[:count], seed)
+                results.add_all(values, spread, count=count, **where)
+
+
+def _add_kinds(results: Results, kinds: Array, prefix: str, seed: int, **where: Any) -> None:
+    for index, name in enumerate(KINDS):
+        is_it = (kinds == index).astype(float)
+        results.add(f"{prefix}_{name}", is_it.mean(), interval_of_mean(is_it, seed), count=len(is_it), **where)
+
+
+def add_energy(results: Results, reference: Reference, fakes: Items, seed: int) -> None:
+    """Adds the energy distance of fakes to reals over that of two real samples of the same size (mean of ten splits).
+
+    About 1 is as near as another sample of the data would be. Overall and per class.
+    """
+    reals = reference.seen
+    assert reals is not None
+    both = reals.take(np.concatenate(reference.parts[None]))
+    for cls in [None, *np.unique(both.classes).tolist()]:
+        x, y = both.features, fakes.features
+        assert x is not None
+        assert y is not None
+        if cls is not None:
+            x, y = x[both.classes == cls], y[fakes.classes == cls]
+        m = min(len(x) // 2, len(y), _ENERGY_ITEMS)
+        if m < 2:
+            continue
+        rng = np.random.default_rng(seed)
+        splits = [rng.permutation(len(x))[: 2 * m] for _ in range(_ENERGY_SPLITS)]
+        between_reals = float(np.mean([energy_distance(x[s[:m]], x[s[m:]]) for s in splits]))
+        a, b = x[splits[0][:m]], y[:m]
+        low, high = jackknife(lambda r, a=a, b=b: energy_distance(a[r], b[r]), m)  # type: ignore[misc]
+        spread = (low / between_reals, high / between_reals)
+        results.add("energy_ratio", energy_distance(a, b) / between_reals, spread, count=m, on="natural", cls=cls)
