@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,28 +86,13 @@ def annotate_samples(
     return replace(samples, annotation=note)
 
 
-def annotate_archive(
-    data: str | Path,
-    dest: str | Path | None,
-    classifier: str,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    weights: str | Path | None = None,
-    declared: Declared | None = None,
-    batch: int = BATCH,
-    mirror: bool = False,
-    uncertainty: str | None = None,
-    recalibration: str | None = None,
-    holdout: str | Path | None = None,
-) -> Path:
+def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str, **options: Any) -> Path:
     """Annotates an archive (again, if it was annotated before) and writes it whole or not at all.
 
     Args:
         data: the archive.
         dest: where to write; None replaces ``data`` itself, which must then be a zip.
-        classifier: with the others as in `annotate_samples`.
-        mirror, uncertainty, recalibration, holdout: as there.
+        classifier: with ``options`` as in `annotate_samples`.
 
     Raises:
         UserError: as `annotate_samples`, or the place cannot be written; what was there stays as it was.
@@ -115,22 +101,8 @@ def annotate_archive(
     if dest is None and path.is_dir():
         raise UserError(f"{path}: is a folder, which cannot be replaced in one step; give --dest")
     target = check_destination(path if dest is None else dest)
-    _check_names(uncertainty, recalibration, holdout)
-    annotated = annotate_samples(
-        open_archive(path).load(),
-        classifier,
-        seed=seed,
-        device=device,
-        weights=weights,
-        declared=declared,
-        batch=batch,
-        mirror=mirror,
-        uncertainty=uncertainty,
-        recalibration=recalibration,
-        holdout=holdout,
-        beside=target,
-    )
-    return write_archive(target, annotated)
+    samples = open_archive(path).load()
+    return write_archive(target, annotate_samples(samples, classifier, beside=target, **options))
 
 
 def annotate_cached(

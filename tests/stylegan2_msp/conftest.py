@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,3 +124,26 @@ def class_only() -> ConditionalGenerator:
 
     info = _info(10, condition="class")
     return ConditionalGenerator(Snapshot(image_generator(10, 1), None, info, Path("class.safetensors")))
+
+
+@pytest.fixture
+def generate_cli(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Calls `generate` in an empty folder: generate_cli('--msp', '0.7') -> (exit code, standard output, its errors)."""
+    from stylegan2_msp.cli import run
+    from stylegan2_msp.cli.generate import generate
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["generate", *map(str, args)])
+        code = 0
+        try:
+            run(generate)
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call

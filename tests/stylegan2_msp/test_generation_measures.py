@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ import torch
 
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN
-from stylegan2_msp.cli import run
-from stylegan2_msp.cli.generate import generate
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, Request, load_generator
 from stylegan2_msp.networks import build_network
@@ -71,24 +68,6 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[name].parent.mkdir()
         save_snapshot(paths[name], network(measure), classifier(measure).to_bytes(), info(measure))
     return paths
-
-
-@pytest.fixture
-def cli(monkeypatch, tmp_path, capsys):
-    """Calls `generate` in an empty folder -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["generate", *map(str, args)])
-        code = 0
-        try:
-            run(generate)
-        except SystemExit as error:
-            code = error.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 @pytest.mark.parametrize("name", list(MEASURES))
@@ -171,8 +150,10 @@ def test_a_snapshot_whose_parts_disagree_is_refused(tmp_path: Path) -> None:
         bare.sample(0, seeds=[0], uncertainty=0.7)
 
 
-def test_generate_writes_the_measures_name_everywhere(cli, snapshots, tmp_path: Path) -> None:
-    code, _, err = cli("--network", snapshots["entropy"], "--uncertainty", "0:0.8:3", "--seeds", "0-1", "--class", "1")
+def test_generate_writes_the_measures_name_everywhere(generate_cli, snapshots, tmp_path: Path) -> None:
+    code, _, err = generate_cli(
+        "--network", snapshots["entropy"], "--uncertainty", "0:0.8:3", "--seeds", "0-1", "--class", "1"
+    )
     assert (code, err) == (0, "")
     with open(tmp_path / "out" / "generated.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -184,10 +165,12 @@ def test_generate_writes_the_measures_name_everywhere(cli, snapshots, tmp_path: 
     assert all(0 <= float(r["uncertainty_out"]) <= 1 for r in rows)
 
 
-def test_generate_takes_both_names_for_msp_and_keeps_its_columns(cli, snapshots, tmp_path: Path) -> None:
+def test_generate_takes_both_names_for_msp_and_keeps_its_columns(generate_cli, snapshots, tmp_path: Path) -> None:
     tables = []
     for option in ("--msp", "--uncertainty"):
-        code, _, _ = cli("--network", snapshots["msp"], option, "0.7", "--seeds", "0", "--outdir", option.strip("-"))
+        code, _, _ = generate_cli(
+            "--network", snapshots["msp"], option, "0.7", "--seeds", "0", "--outdir", option.strip("-")
+        )
         assert code == 0
         tables.append((tmp_path / option.strip("-") / "generated.csv").read_text())
     assert tables[0] == tables[1]
@@ -206,14 +189,14 @@ def test_generate_takes_both_names_for_msp_and_keeps_its_columns(cli, snapshots,
         ("msp", ["--uncertainty", "0.2"], 1, "--msp 0.2: the largest of 3 class probabilities is never below 1/3"),
     ],
 )
-def test_mistakes_are_one_line(cli, snapshots, name: str, options: list[str], code: int, message: str) -> None:
-    found, _, err = cli("--network", snapshots[name], *options)
+def test_mistakes_are_one_line(generate_cli, snapshots, name: str, options: list[str], code: int, message: str) -> None:
+    found, _, err = generate_cli("--network", snapshots[name], *options)
     assert found == code
     assert re.search(message, err)
     assert err.count("\n") == 1
 
 
-def test_every_measure_has_its_grid(cli, snapshots, tmp_path: Path) -> None:
+def test_every_measure_has_its_grid(generate_cli, snapshots, tmp_path: Path) -> None:
     for name in ("softmax", "mutual_information", "energy"):
-        assert cli("--network", snapshots[name], "--seeds", "0-3", "--outdir", name)[0] == 0
+        assert generate_cli("--network", snapshots[name], "--seeds", "0-3", "--outdir", name)[0] == 0
         assert (tmp_path / name / "grid.png").read_bytes()[:4] == b"\x89PNG"

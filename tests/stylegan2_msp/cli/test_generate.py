@@ -14,29 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from stylegan2_msp.cli import run
-from stylegan2_msp.cli.generate import generate
 from stylegan2_msp.generation import load_generator
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "generate.py"
-
-
-@pytest.fixture
-def cli(monkeypatch, tmp_path, capsys):
-    """Calls the command in an empty folder: cli('--msp', '0.7') -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["generate", *map(str, args)])
-        code = 0
-        try:
-            run(generate)
-        except SystemExit as error:
-            code = error.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -68,9 +48,9 @@ def test_the_command_of_the_readme_as_a_process(tmp_path, grey_snapshot):
 
 
 def test_files_hold_what_sample_gives_and_the_table_what_the_classifier_says_of_them(
-    cli, grey, grey_snapshot, tmp_path
+    generate_cli, grey, grey_snapshot, tmp_path
 ):
-    code, _, _ = cli(
+    code, _, _ = generate_cli(
         "--network", grey_snapshot, "--msp", "1.0,0.7", "--seeds", "4,2", "--class", "3,5", "--outdir", "o"
     )
     assert code == 0
@@ -86,8 +66,8 @@ def test_files_hold_what_sample_gives_and_the_table_what_the_classifier_says_of_
         assert float(row["msp_out"]) == pytest.approx(float(msp), abs=1e-4)
 
 
-def test_rgb_names_range_and_grid_elsewhere(cli, rgb_snapshot, tmp_path):
-    code, _, _ = cli(
+def test_rgb_names_range_and_grid_elsewhere(generate_cli, rgb_snapshot, tmp_path):
+    code, _, _ = generate_cli(
         "--network", rgb_snapshot, "--msp", "0.5:1.0:3", "--class", "dog", "--seeds", "7", "--grid", "g/x.pdf"
     )
     assert code == 0
@@ -99,15 +79,15 @@ def test_rgb_names_range_and_grid_elsewhere(cli, rgb_snapshot, tmp_path):
     assert (tmp_path / "g" / "x.pdf").read_bytes()[:4] == b"%PDF"
 
 
-def test_no_grid(cli, grey_snapshot, tmp_path):
-    assert cli("--network", grey_snapshot, "--seeds", "1", "--grid", "off")[0] == 0
+def test_no_grid(generate_cli, grey_snapshot, tmp_path):
+    assert generate_cli("--network", grey_snapshot, "--seeds", "1", "--grid", "off")[0] == 0
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".png", ".csv"}
     assert not (tmp_path / "out" / "grid.png").exists()
     assert [r["msp_in"] for r in table(tmp_path / "out")] == ["1", "0.7"]
 
 
-def test_points_give_a_table_and_a_scatter(cli, points_snapshot, tmp_path):
-    assert cli("--network", points_snapshot, "--msp", "0.6", "--seeds", "0-9")[0] == 0
+def test_points_give_a_table_and_a_scatter(generate_cli, points_snapshot, tmp_path):
+    assert generate_cli("--network", points_snapshot, "--msp", "0.6", "--seeds", "0-9")[0] == 0
     rows = table(tmp_path / "out")
     points = load_generator(points_snapshot, "cpu").sample(msp=0.6, seeds=list(range(10)))
     assert [float(r["x"]) for r in rows] == pytest.approx(points[:, 0].tolist(), abs=1e-4)
@@ -134,9 +114,9 @@ def test_points_give_a_table_and_a_scatter(cli, points_snapshot, tmp_path):
         (["--grid", "taken/grid.png"], 1, "taken"),
     ],
 )
-def test_bad_requests_write_nothing(cli, grey_snapshot, tmp_path, args, code, says):
+def test_bad_requests_write_nothing(generate_cli, grey_snapshot, tmp_path, args, code, says):
     (tmp_path / "taken").write_text("a file, not a folder")
-    got, _, err = cli("--network", grey_snapshot, *args)
+    got, _, err = generate_cli("--network", grey_snapshot, *args)
     assert got == code
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -164,19 +144,19 @@ def broken(kind: str, good: bytes, path: Path) -> None:
 @pytest.mark.parametrize(
     "kind", ["truncated", "cut in the header", "empty", "pickle", "torch.save", "other format", "text", "missing"]
 )
-def test_bad_snapshots(cli, grey_snapshot, tmp_path, kind):
+def test_bad_snapshots(generate_cli, grey_snapshot, tmp_path, kind):
     path = tmp_path / "network-snapshot-000001.safetensors"
     broken(kind, grey_snapshot.read_bytes(), path)
     before = sorted(p.name for p in tmp_path.iterdir())
-    code, _, err = cli("--network", path, "--msp", "0.7")
+    code, _, err = generate_cli("--network", path, "--msp", "0.7")
     assert code == 1
     assert err.startswith(f"error: {path}: ")
     assert err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_no_run_yet(cli, tmp_path):
-    code, _, err = cli("--msp", "0.7")
+def test_no_run_yet(generate_cli, tmp_path):
+    code, _, err = generate_cli("--msp", "0.7")
     assert code == 1
     assert err.startswith("error: training-runs: ")
     assert not list(tmp_path.iterdir())
