@@ -103,33 +103,50 @@ class Archive:
         rows = self.labels()[:, self.num_classes :]
         return rows[:, 0] if rows.shape[1] == 1 else rows[np.arange(len(self)), self.classes]
 
-    def load_images(self, progress: bool = True, workers: int = 2) -> np.ndarray:
-        """Every image, uint8 [N, C, H, W], decoded by ``workers`` threads.
+    def load_images(
+        self, progress: bool = True, workers: int = 2, rows: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Every image, or those at ``rows``, uint8 [N, C, H, W], decoded by ``workers`` threads, into ``out`` if given.
 
         Raises:
             UserError: an image is damaged or differs in size or channels, or memory does not suffice.
         """
         if self.kind != "images":
             raise UserError(f"{self.path}: holds 2-D points, expected images; choose another archive")
+        rows = np.arange(len(self)) if rows is None else rows
+        images = self._room(len(rows)) if out is None else out
+
+        def one(start: int) -> None:
+            part = rows[start : start + _CHUNK].tolist()
+            with self.members.reading() as read:
+                for place, row in enumerate(part, start):
+                    images[place] = self.image(row, read)
+
+        starts = range(0, len(rows), _CHUNK)
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            done = pool.map(one, starts)
+            for _ in track(done, "reading images", len(rows), "images", step=_CHUNK) if progress else done:
+                pass
+        return images
+
+    def image(self, row: int, read: Reader) -> np.ndarray:
+        """One image, uint8 [C, H, W], through a reader of ``members``.
+
+        Raises:
+            UserError: it is damaged or differs from the others in size or channels.
+        """
+        name = self.names[row]
         size = (self.img_channels, self.img_resolution, self.img_resolution)
-        needed, free = len(self) * int(np.prod(size)), psutil.virtual_memory().available
+        return _same_size(decode(read(name, MAX_FILE_BYTES), f"{self.path}: {name!r}"), size, self, name)
+
+    def _room(self, count: int) -> np.ndarray:
+        """Memory for this many images."""
+        size = (count, self.img_channels, self.img_resolution, self.img_resolution)
+        needed, free = int(np.prod(size)), psutil.virtual_memory().available
         if needed > free:
             found = f"its images need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
             raise UserError(f"{self.path}: {found}; make a smaller archive with --max-images or --resolution")
-        images = np.empty((len(self), *size), dtype=np.uint8)
-        starts = range(0, len(self), _CHUNK)
-        chunks = track(starts, "reading images", len(self), "images", step=_CHUNK) if progress else starts
-
-        def one(name: str, data: bytes) -> np.ndarray:
-            return _same_size(decode(data, f"{self.path}: {name!r}"), size, self, name)
-
-        with self.members.reading() as read, ThreadPoolExecutor(max(workers, 1)) as pool:
-            for start in chunks:
-                names = self.names[start : start + _CHUNK]
-                packed = [read(name, MAX_FILE_BYTES) for name in names]
-                for place, image in enumerate(pool.map(one, names, packed), start):
-                    images[place] = image
-        return images
+        return np.empty(size, dtype=np.uint8)
 
     def load_points(self) -> np.ndarray:
         """Every point, float32 [N, 2].

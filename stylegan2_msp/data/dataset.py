@@ -1,7 +1,8 @@
-"""The training data in memory, and the order in which its samples are drawn."""
+"""The training data, and the order in which its samples are drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,24 +10,30 @@ import torch
 
 from stylegan2_msp.conditioning import level
 from stylegan2_msp.data.archive import Archive
+from stylegan2_msp.data.lazy import LazyImages, Rows
+from stylegan2_msp.data.storage import Alone, Group, store_images
+from stylegan2_msp.errors import UserError
 from torch_utils_ext.rng import BatchRng
 
 
 class TrainingSet:
     """Samples and their labels, held as uint8 (images) or float32 (points) so that a batch is one indexing.
 
+    Images that do not fit in memory stay in the archive and are decoded batch by batch (`storage.store_images`).
+
     Args:
         archive: the data.
         condition: 'none', 'class' or 'class+msp': what the label vector holds.
-        device: where samples are kept and handed out.
+        device: where samples are handed out, and kept if they fit.
         subset: use only this many, a random subset.
         seed: seed of the subset.
         mirror: hand out a random half of the images flipped.
         workers: threads that decode the images.
+        group: the processes of the run; they decode each image once per machine.
 
     Attributes:
         data: uint8 [N, C, H, W] or float32 [N, 2].
-        labels: float32 [N, c_dim]; c_dim is 0, K or K + 1.
+        labels: float32 [N, c_dim]; c_dim is 0, K, K + 1 or 2 K.
         index: position of each sample in the archive, int64 [N].
     """
 
@@ -39,18 +46,42 @@ class TrainingSet:
         seed: int = 0,
         mirror: bool = False,
         workers: int = 2,
+        group: Group | None = None,
     ) -> None:
         self.kind = archive.kind
         self.mirror = mirror
         self.index = np.arange(len(archive))
         if subset is not None and subset < len(archive):
             self.index = np.sort(np.random.RandomState(seed).permutation(len(archive))[:subset])
-        samples = archive.load_points() if self.kind == "points" else archive.load_images(workers=workers)
-        self.data = torch.from_numpy(np.ascontiguousarray(samples[self.index])).to(device)
+        self.data: torch.Tensor | LazyImages
+        if self.kind == "points":
+            self.data = torch.from_numpy(archive.load_points()[self.index]).to(device)
+        else:
+            self.data = store_images(archive, self.index, device, workers, group or Alone())
         self.labels = torch.from_numpy(_label_rows(archive, condition)[self.index]).to(device)
 
     def __len__(self) -> int:
-        return self.data.shape[0]
+        return len(self.data)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether images are decoded when they are wanted; then reading one can fail at any time."""
+        return isinstance(self.data, LazyImages)
+
+    def expect(self, now: Sequence[torch.Tensor], later: Sequence[torch.Tensor]) -> UserError | None:
+        """Reads ahead where images are decoded when they are wanted.
+
+        Args:
+            now: indices of the batches that this step asks for; they are waited for.
+            later: indices of those that the next one asks for, if it does; they are only begun.
+
+        Returns:
+            What is wrong with an image of ``now`` that cannot be read.
+        """
+        if not isinstance(self.data, LazyImages):
+            return None
+        self.data.expect([*now, *later])
+        return self.data.problem(now)
 
     def reals(self, index: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
         """Samples as D and the classifier see them: images float32 [n, C, H, W] in [-1, 1], points [n, 2] as they are.
@@ -58,14 +89,23 @@ class TrainingSet:
         Args:
             index: which, int64 [n].
             flip: which of them to mirror, bool [n].
+
+        Raises:
+            UserError: an image that is decoded only now cannot be read.
         """
-        batch = self.data[index]
+        batch = self.data[index.to(self.data.device) if isinstance(self.data, torch.Tensor) else index]
+        if batch.device != self.labels.device:
+            batch = batch.pin_memory().to(self.labels.device, non_blocking=True)
         if self.kind == "points":
             return batch
         img = batch.to(torch.float32) / 127.5 - 1
         if flip is not None:
             img = torch.where(flip[:, None, None, None], img.flip(3), img)
         return img
+
+    def on_host(self) -> Any:
+        """The samples as they are kept, uint8 [N, C, H, W] or float32 [N, 2]: an array, or what gives single rows."""
+        return Rows(self.data) if isinstance(self.data, LazyImages) else self.data.cpu().numpy()
 
 
 class SampleOrder:
@@ -86,28 +126,35 @@ class SampleOrder:
         if flatten > 0:
             weights = (1 - flatten) / self.size + flatten * flat_weights(labels, num_classes)
             self.cumulative = weights.cumsum(0)
+            self._on_host = self.cumulative.cpu()
 
     def reals(self, n: int, rng: BatchRng) -> torch.Tensor:
-        """Indices of this process's next n reals, int64 [n]."""
-        if self.cumulative is not None:
-            return self._draw(n, rng)
+        """Indices of this process's next n reals, int64 [n] on the host."""
+        (picked,) = self.upcoming(n, 1, rng)
+        self.position += n * rng.world_size
+        return picked
+
+    def upcoming(self, n: int, calls: int, rng: BatchRng) -> list[torch.Tensor]:
+        """What the next ``calls`` calls of `reals` will give; nothing changes."""
         total = n * rng.world_size
-        picked = torch.cat([self._at(self.position + i, total - i) for i in self._starts(total)])
-        self.position += total
-        return picked[rng.rank :: rng.world_size].to(rng.device)
+        return [self._picked(self.position + k * total, total)[rng.rank :: rng.world_size] for k in range(calls)]
 
     def labels_of_fakes(self, n: int, rng: BatchRng) -> torch.Tensor:
         """Indices of random samples whose labels n fakes take, int64 [n]."""
-        return self._draw(n, rng) if self.cumulative is not None else rng.randint(self.size, n)
+        if self.cumulative is None:
+            return rng.randint(self.size, n)
+        return _search(self.cumulative, rng.rand(n).to(torch.float64))
 
-    def _draw(self, n: int, rng: BatchRng) -> torch.Tensor:
-        assert self.cumulative is not None
-        place = rng.rand(n).to(torch.float64) * self.cumulative[-1]
-        return torch.searchsorted(self.cumulative, place, right=True).clamp_(max=self.size - 1)
+    def _picked(self, position: int, total: int) -> torch.Tensor:
+        """The samples at these positions for all processes: a function of seed and position alone."""
+        if self.cumulative is not None:
+            place = np.random.default_rng((self.seed, position)).random(total)
+            return _search(self._on_host, torch.from_numpy(place))
+        return torch.cat([self._at(position + i, total - i) for i in self._starts(position, total)])
 
-    def _starts(self, total: int) -> list[int]:
+    def _starts(self, position: int, total: int) -> list[int]:
         """Offsets within the next ``total`` samples at which an epoch begins."""
-        first = -self.position % self.size
+        first = -position % self.size
         return sorted({0, *range(first, total, self.size)})
 
     def _at(self, position: int, n: int) -> torch.Tensor:
@@ -124,6 +171,12 @@ class SampleOrder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues at a saved place."""
         self.position = int(state["position"])
+
+
+def _search(cumulative: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Which sample's share of the whole holds each place in [0, 1)."""
+    found = torch.searchsorted(cumulative, place * cumulative[-1], right=True)
+    return found.clamp_(max=len(cumulative) - 1)
 
 
 def flat_weights(labels: torch.Tensor, num_classes: int, width: float = 0.05) -> torch.Tensor:

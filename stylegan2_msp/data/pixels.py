@@ -16,6 +16,9 @@ CHANNELS = {"L": 1, "RGB": 3}
 RESOLUTIONS = tuple(2**k for k in range(2, 11))
 MAX_FILE_BYTES = 32 << 20
 MAX_PIXELS = 100_000_000
+# Files over MAX_PIXELS are refused in one line, which Pillow's own warning would double. Set once and not around each
+# call, since filters belong to the whole process and images are decoded by threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def is_image_name(name: str) -> bool:
@@ -30,9 +33,7 @@ def open_image(data: bytes, where: str) -> Image.Image:
         UserError: it is no image of a known format, or has too many pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            img = Image.open(io.BytesIO(data), formats=FORMATS)
+        img = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # Pillow's readers let many types through for damaged files
         raise UserError(f"{where}: is no readable image ({_reason(error)}); replace or remove it") from error
     if img.width * img.height > MAX_PIXELS:

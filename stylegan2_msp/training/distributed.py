@@ -33,6 +33,14 @@ class World:
         dist.all_reduce(value)
         return value / self.size
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value (anything that pickles), by rank; for set-up, not for the loop."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
         if self.size == 1:

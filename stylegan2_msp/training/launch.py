@@ -123,7 +123,9 @@ def _train(plan: Plan, world: World) -> int:
     config = plan.config
     archive = open_archive(config.data)
     workers = plan.machine.workers or max(1, (os.cpu_count() or 1) // world.local_size)
-    data = TrainingSet(archive, config.condition, world.device, config.subset, config.seed, config.mirror, workers)
+    data = TrainingSet(
+        archive, config.condition, world.device, config.subset, config.seed, config.mirror, workers, world
+    )
     classifier = _classifier(archive)
     if classifier is not None:
         classifier = classifier.to(world.device) if config.condition == "class+msp" else None

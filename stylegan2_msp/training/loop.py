@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -21,7 +21,7 @@ from stylegan2_msp.training.checkpoint import save_state
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.logs import RunLog, duration, memory_gib, tick_line
 from stylegan2_msp.training.monitor import ConditionMonitor
-from stylegan2_msp.training.step import Trainer
+from stylegan2_msp.training.step import Trainer, UnreadableReals
 
 
 @dataclass
@@ -73,7 +73,10 @@ class Run:
             clock = time.monotonic()
             base, tick_nimg, tick_clock = state.seconds, state.nimg, clock
             while state.nimg < total:
-                self.trainer.step()
+                try:
+                    self.trainer.step()
+                except UnreadableReals as error:
+                    self._leave(error)
                 state.seconds = base + time.monotonic() - clock
                 self.log.advance(state.nimg / 1000)
                 if self._stops(stop):
@@ -95,10 +98,18 @@ class Run:
             )
         return 0
 
+    def _leave(self, error: UnreadableReals) -> NoReturn:
+        """Saves and leaves because an image of the next step cannot be read by some process."""
+        self._save()
+        self.world.any(False)  # nobody leaves before the state is saved
+        if error.mine is None:
+            raise SystemExit(1)
+        raise UserError(f"{error.mine}; state saved in {self.folder}") from error
+
     def _begin(self) -> None:
         self.log.forget_after(self.trainer.state.nimg / 1000)
         if self.world.rank == 0 and not (self.folder / "reals.png").is_file():
-            save_reals(self.folder / "reals.png", self.archive, self.data.data.cpu().numpy(), self.data.index)
+            save_reals(self.folder / "reals.png", self.archive, self.data.on_host(), self.data.index)
         if self.classifier is not None:
             self.classifier.verify_frozen()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterable
 from typing import cast
 
@@ -12,6 +13,7 @@ from stylegan2_msp.augment import AUGPIPE, AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
+from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
 from stylegan2_msp.training.ada import AdaController
 from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
@@ -22,6 +24,14 @@ from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
 from torch_utils_ext.rng import BatchRng
+
+
+class UnreadableReals(Exception):
+    """Some process cannot read an image that the step asks for; ``mine`` says which where it is this one."""
+
+    def __init__(self, mine: UserError | None) -> None:
+        super().__init__(str(mine))
+        self.mine = mine
 
 
 class Trainer:
@@ -58,10 +68,16 @@ class Trainer:
             mean=world.mean,
         )
         self.rounds = config.batch // world.size // config.batch_gpu
+        self._drawn: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = deque()
 
     def step(self) -> None:
-        """Trains on one batch."""
+        """Trains on one batch.
+
+        Raises:
+            UnreadableReals: some process cannot read its images; nothing has changed.
+        """
         config, state = self.config, self.state
+        self._draw_reals()
         self.generator_phase()
         if config.pl_weight > 0 and state.step % config.pl_interval == 0:
             self.path_length_phase()
@@ -122,10 +138,37 @@ class Trainer:
 
     def _reals(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One round of reals and the labels that D is told."""
-        n = self.config.batch_gpu
-        index, told = self.labels.reals(n)
-        flip = self.state.rng.rand(n) < 0.5 if self.data.mirror else None
+        index, told, flip = self._drawn.popleft() if self._drawn else self._draw()
         return self.data.reals(index, flip), told
+
+    def _draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Indices of one round of reals, the labels that D is told, and which of them are flipped."""
+        n = self.config.batch_gpu
+        return *self.labels.reals(n), self.state.rng.rand(n) < 0.5 if self.data.mirror else None
+
+    def _draw_reals(self) -> None:
+        """Draws all reals of a step and, where they are decoded only when wanted, waits for them before any training.
+
+        So a run that must stop for an image that cannot be read stops between two steps, and loses nothing.
+        """
+        state, order, rng = self.state, self.state.order, self.state.rng
+        before = (order.state_dict(), rng.state_dict()) if self.data.lazy else None
+        self._drawn = deque(self._draw() for _ in range(self._calls(state.step)))
+        if before is None:
+            return
+        known = 0 if self.labels.vicinity is not None else self._calls(state.step + 1)
+        later = order.upcoming(self.config.batch_gpu, known, rng)
+        error = self.data.expect([index for index, *_ in self._drawn], later)
+        if self.world.any(error is not None):
+            order.load_state_dict(before[0])
+            rng.load_state_dict(before[1])
+            self._drawn.clear()
+            raise UnreadableReals(error)
+
+    def _calls(self, step: int) -> int:
+        """How many rounds of reals a step takes."""
+        config = self.config
+        return self.rounds * (2 if config.gamma > 0 and step % config.r1_interval == 0 else 1)
 
     def _backward(self, loss: torch.Tensor) -> None:
         (loss / self.rounds).backward()
