@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.options import check_choices as check_choices
 from stylegan2_msp.options import condition_terms
 from stylegan2_msp.presets import PRESETS, ResolvedPreset, resolve_preset
 

@@ -14,12 +14,13 @@ import torch
 import torch.distributed as dist
 
 from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.config import DataInfo, TrainConfig, check_choices, resolve
+from stylegan2_msp.config import DataInfo, TrainConfig, resolve
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.networks.precision import bfloat16_pays, use_channels_last
+from stylegan2_msp.options import check_choices
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.distributed import (
     World,
