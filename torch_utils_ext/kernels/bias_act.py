@@ -84,33 +84,32 @@ def _call(
     clamp: float | None,
 ) -> torch.Tensor:
     """Brings the tensors to one memory format, that of `seen` or else of `first`, and launches."""
-    needs_seen = order > 0 and (act != "linear" or clamp is not None)
-    if needs_seen and seen is None:
+    if order == 0 or (act == "linear" and clamp is None):
+        seen = None
+    elif seen is None:
         raise ValueError(f"a derivative of '{act}' needs {'x' if act == 'swish' else 'y'}")
-    model = seen if needs_seen and seen is not None else first
-    memory = memory_format(model)
-    first = first.contiguous(memory_format=memory)
+    dtype = first.dtype
+    memory = memory_format(first if seen is None else seen)
+    first = _as(first, dtype, memory)
+    second = None if second is None else _as(second, dtype, memory)
+    seen = None if seen is None else _as(seen, dtype, memory)
+    b = None if b is None or (order > 0 and act != "swish") else _as(b, dtype, torch.contiguous_format)
     out = torch.empty_like(first)
     if out.numel() == 0:
         return out
-    tensors = [first]
-    pointers = [first.data_ptr(), 0, 0, 0, out.data_ptr()]
-    for place, tensor in ((1, second), (2, seen if needs_seen else None)):
-        if tensor is not None:
-            tensor = tensor.to(first.dtype).contiguous(memory_format=memory)
-            tensors.append(tensor)
-            pointers[place] = tensor.data_ptr()
-    if order > 0 and act != "swish":
-        b = None
-    if b is not None:
-        b = b.to(first.dtype).contiguous()
-        pointers[3] = b.data_ptr()
-    aligned = all(pointer % 16 == 0 for pointer in pointers)
-    last = memory == torch.channels_last
-    shape = tuple(first.shape)
-    plan = launch_for(order, shape, first.dtype, last, aligned, b is not None, dim, act, alpha, gain, clamp)
-    run(plan, first.device, *pointers)
+    p1, p2, p3, p4, p5 = (0 if t is None else t.data_ptr() for t in (first, second, seen, b, out))
+    aligned = (p1 | p2 | p3 | p4 | p5) % 16 == 0
+    last = memory is torch.channels_last
+    launch = launch_for(order, first.shape, dtype, last, aligned, b is not None, dim, act, alpha, gain, clamp)
+    run(launch, first.device, p1, p2, p3, p4, p5)
     return out
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype, memory: torch.memory_format) -> torch.Tensor:
+    """The tensor itself in the common case."""
+    if tensor.dtype is dtype and tensor.is_contiguous(memory_format=memory):
+        return tensor
+    return tensor.to(dtype).contiguous(memory_format=memory)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -79,7 +79,8 @@ def upfirdn2d(
         x = upfirdn2d(x, f[None, :], (up[0], 1), (down[0], 1), (*padding[:2], 0, 0), flip_filter, 1.0)
         return upfirdn2d(x, f[:, None], (1, up[1]), (1, down[1]), (0, 0, *padding[2:]), flip_filter, gain)
     x = x.contiguous(memory_format=memory)
-    f = f.to(device=x.device, dtype=torch.float32).contiguous()
+    if f.device != x.device or f.dtype is not torch.float32 or not f.is_contiguous():
+        f = f.to(device=x.device, dtype=torch.float32).contiguous()
     if x.data_ptr() % 16:
         x = x.clone()
     n, c, h, w = x.shape

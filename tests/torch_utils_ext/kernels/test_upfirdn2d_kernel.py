@@ -53,7 +53,8 @@ def check_all(on_host: Any, tasks: list[Task]) -> None:
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 def test_stylegan_filters(on_host: Any, dtype: torch.dtype) -> None:
     """4x4 taps with up 2, down 2 and 1, 12 separable taps; both formats; rows that begin at vectors and others."""
-    tasks = []
+    # More channels than one block takes, and the last block of them not full.
+    tasks = [task((2, 72, 9, 17), dtype, True, (4, 4), (1, 1), (1, 1), (2, 1, 2, 1), flip=False)]
     for number, shape in enumerate(SHAPES):
         for last in (False, True):
             for up, down, padding in (
