@@ -29,6 +29,7 @@ import reference
 
 from stylegan2_msp.config import DataInfo, resolve
 from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.device import keep_freed_memory
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.step import Trainer
 
@@ -304,6 +305,8 @@ def main(
 ) -> None:
     """Time training steps."""
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if target.type == "cpu":
+        keep_freed_memory()  # as training does; here the reference gains by it as well
     if threads:
         torch.set_num_threads(threads)
     rows = []

@@ -17,6 +17,7 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import DataInfo, TrainConfig, resolve
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.device import keep_freed_memory
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.networks.precision import bfloat16_pays, use_channels_last
@@ -118,6 +119,8 @@ def _work(plan: Plan) -> int:
 
 def _train(plan: Plan, world: World) -> int:
     torch.set_flush_denormal(True)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     torch.backends.cudnn.benchmark = not plan.machine.nobench
     torch.backends.cuda.matmul.allow_tf32 = bool(plan.machine.allow_tf32)
     torch.backends.cudnn.allow_tf32 = bool(plan.machine.allow_tf32)
