@@ -20,7 +20,7 @@ def shuffled(items: Items, seed: int = 0) -> Items:
 
 
 def nearest_real(items: Items, reals: Items) -> Items:
-    """For every request the real item of its class whose own u is nearest; the same request again takes the next one.
+    """For every request the real item of its class whose own u is nearest.
 
     A bound from above: retrieval knows the data, but makes nothing new.
 
@@ -29,16 +29,13 @@ def nearest_real(items: Items, reals: Items) -> Items:
         reals: all real items, ``asked`` being their own u.
     """
     chosen = np.empty(len(items), np.int64)
-    requests, which = np.unique(np.stack([items.classes, items.asked]), axis=1, return_inverse=True)
-    members = {cls: np.flatnonzero(reals.classes == cls) for cls in np.unique(items.classes)}
-    order = np.argsort(which, kind="stable")
-    for (cls, u), rows in zip(requests.T, np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True):
-        pool = members[int(cls)]
-        distance = np.abs(reals.asked[pool] - u)
-        many = min(len(rows), len(pool))
-        nearest = np.argpartition(distance, many - 1)[:many]
-        nearest = nearest[np.argsort(distance[nearest], kind="stable")]
-        chosen[rows] = pool[np.resize(nearest, len(rows))]
+    for cls in np.unique(items.classes):
+        pool, wanted = np.flatnonzero(reals.classes == cls), np.flatnonzero(items.classes == cls)
+        pool = pool[np.argsort(reals.asked[pool], kind="stable")]
+        own, u = reals.asked[pool], items.asked[wanted]
+        above = np.clip(np.searchsorted(own, u), 1, max(len(own) - 1, 1))
+        below_is_nearer = u - own[above - 1] <= own[np.minimum(above, len(own) - 1)] - u
+        chosen[wanted] = pool[np.where(below_is_nearer, above - 1, np.minimum(above, len(own) - 1))]
     return Items(items.classes, items.asked, reals.predicted[chosen], reals.asked[chosen])
 
 

@@ -38,10 +38,11 @@ def test_the_nearest_real_item_by_brute_force():
         assert found.predicted[i] == reals.predicted[best]
 
 
-def test_the_same_request_again_takes_the_next_nearest():
-    reals = items([0, 0, 0, 1], [0.5, 0.62, 0.9, 0.6])
-    found = nearest_real(items([0, 0, 0, 0], [0.6, 0.6, 0.6, 0.6]), reals)
-    assert found.answered.tolist() == [0.62, 0.5, 0.9, 0.62]
+@pytest.mark.parametrize(
+    ("own", "wanted", "found"), [([0.7], 0.3, 0.7), ([0.4, 0.6], 0.9, 0.6), ([0.4, 0.6], 0.1, 0.4)]
+)
+def test_the_nearest_real_item_at_the_ends(own, wanted, found):
+    assert nearest_real(items([0], [wanted]), items([0] * len(own), own)).answered.tolist() == [found]
 
 
 def test_rejection_costs_one_over_the_share_that_fits():

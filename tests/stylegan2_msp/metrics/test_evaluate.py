@@ -1,0 +1,226 @@
+"""The whole evaluation of generators whose match and quality are known: perfect, blind and inverted ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.metrics.asking import bins_of
+from stylegan2_msp.metrics.evaluate import Evaluator, RealData
+from stylegan2_msp.metrics.judges import KINDS, make_judges
+from stylegan2_msp.metrics.matching import Scale
+from stylegan2_msp.metrics.observing import Items
+from stylegan2_msp.metrics.realism import Reference, add_energy, add_reals
+from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.uncertainty import Energy, Msp, MutualInformation
+
+N = 1600
+
+
+@pytest.fixture(scope="module")
+def found(real, judges, made_generator):
+    """The results of all three."""
+    names = ("perfect", "blind", "inverted")
+    return {name: Evaluator(made_generator(name), N, real=real, judges=judges).run() for name in names}
+
+
+@pytest.mark.slow
+class TestKnownGenerators:
+    def test_the_perfect_one_matches_as_well_as_the_nearest_real_images(self, found):
+        results = found["perfect"].results
+        for on in ("natural", "uniform"):
+            assert results.value("mae", on) < 0.03
+            assert results.value("concordance", on) > 0.97
+            assert abs(results.value("bias", on)) < 0.02
+            assert results.value("gap_equal_mass", on) < 0.02
+            assert results.value("levels_covered", on) >= 7 / 8
+        assert results.value("spearman", "uniform") > 0.97
+        assert results.value("kendall", "uniform") > 0.9
+        assert results.value("monotonicity", "uniform") > 0.97
+        assert results.value("mae", "uniform") == pytest.approx(
+            results.value("mae", "uniform", of="nearest real"), abs=0.02
+        )
+
+    def test_the_perfect_one_is_named_right_as_often_as_reals(self, found):
+        results = found["perfect"].results
+        for name in ("class_agreement", "second_class_agreement"):
+            assert results.value(name, "natural") == pytest.approx(results.value(name, "natural", of="reals"), abs=0.05)
+        for row in results.levels("class_agreement", "matched"):
+            if row.count > 100 and results.find("class_agreement", "matched", "reals", row.level).count > 50:
+                reals = results.value("class_agreement", "matched", of="reals", level=row.level)
+                assert row.value == pytest.approx(reals, abs=0.12)
+
+    def test_the_second_classifier_follows_the_perfect_one_as_it_follows_reals(self, found):
+        results = found["perfect"].results
+        assert results.value("second_spearman", "uniform") > 0.4
+        assert results.value("second_mae", "natural") == pytest.approx(
+            results.value("second_mae", "natural", of="reals"), abs=0.03
+        )
+        assert abs(found["blind"].results.value("second_spearman", "uniform")) < 0.05
+
+    def test_the_perfect_ones_images_have_the_kinds_of_corruption_of_reals(self, found):
+        results = found["perfect"].results
+        for level in found["perfect"].scale.levels:
+            for kind in KINDS:
+                fakes = results.find(f"share_{kind}", "matched", "fakes", level)
+                reals = results.find(f"recorded_{kind}", "matched", "reals", level)
+                assert fakes.value == pytest.approx(reals.value, abs=0.2)
+        mixes = [
+            sum(results.value(f"share_{k}", "matched", level=1.0, of=of) for k in KINDS) for of in ("fakes", "reals")
+        ]
+        assert mixes == pytest.approx([1, 1])
+
+    def test_the_perfect_ones_images_are_as_good_as_other_reals_and_the_inverted_ones_are_not(self, found):
+        perfect, inverted = found["perfect"].results, found["inverted"].results
+        assert perfect.value("fid", "natural") < 3 * perfect.value("fid", "natural", of="reals")
+        assert perfect.value("precision", "natural") > 0.95
+        assert perfect.value("recall", "natural") > 0.6
+        assert inverted.value("fid", "natural") > 2 * perfect.value("fid", "natural")
+        assert inverted.value("coverage", "natural") < 0.5 * perfect.value("coverage", "natural")
+        levels = [row.level for row in perfect.levels("fid", "matched") if row.count > 50]
+        assert len(levels) >= 2
+        for level in levels:
+            assert perfect.value("coverage", "matched", level=level) > inverted.value(
+                "coverage", "matched", level=level
+            )
+
+    def test_the_blind_one_is_no_better_than_a_shuffled_condition(self, found):
+        results = found["blind"].results
+        assert abs(results.value("spearman", "uniform")) < 0.02
+        assert results.value("monotonicity", "uniform") == pytest.approx(0, abs=1e-9)
+        assert results.value("mae", "uniform") == pytest.approx(
+            results.value("mae", "uniform", of="shuffled"), abs=0.02
+        )
+        means = [row.value for row in results.levels("mean", "uniform")]
+        assert np.ptp(means) < 1e-6
+
+    def test_the_inverted_one_is_worse_than_a_shuffled_condition(self, found):
+        results = found["inverted"].results
+        assert results.value("spearman", "uniform") < -0.95
+        assert results.value("concordance", "uniform") < -0.9
+        assert results.value("monotonicity", "uniform") < -0.95
+        assert results.value("mae", "uniform") > results.value("mae", "uniform", of="shuffled") + 0.05
+        biases = [row.value for row in results.levels("bias", "uniform")]
+        assert biases[0] == pytest.approx(0.7, abs=0.05)
+        assert biases[-1] == pytest.approx(-0.7, abs=0.05)
+
+    def test_figures_come_overall_per_class_and_per_level_with_intervals_around_them(self, found):
+        results = found["blind"].results
+        for on in ("natural", "uniform"):
+            for name in ("mae", "rmse", "bias", "spearman", "concordance", "class_agreement", "second_spearman"):
+                rows = [results.find(name, on), *(results.find(name, on, cls=k) for k in range(10))]
+                for row in rows:
+                    if not math.isnan(row.value) and name != "spearman":
+                        assert row.low - 1e-9 <= row.value <= row.high + 1e-9, (name, row)
+            assert len(results.levels("mean", on)) == 8
+        assert sum(results.find("mae", "uniform", cls=k).count for k in range(10)) == N
+
+
+@pytest.mark.slow
+def test_rejection_sampling_and_features_of_ones_own(real, judges, made_generator):
+    """A class-only network stands in for the blind one: rejection gets the match, at a cost."""
+    network = made_generator("blind")
+    pool = made_generator("blind")
+    flat = Evaluator(
+        network, 800, real=real, judges=judges, features=lambda x: x.flatten(1)[:, ::32].contiguous(), baseline=pool
+    ).run()
+    results = flat.results
+    assert results.value("mae", "uniform", of="rejection") < 0.5 * results.value("mae", "uniform")
+    cost = results.value("cost", "uniform", of="rejection")
+    assert 1 < cost < 200
+    assert 0.2 < results.value("accepted", "uniform", of="rejection") <= 1
+    assert flat.reals.features.shape[1] == 8
+    without = Evaluator(network, 160, real=real, judges=judges, quality=False).run().results
+    assert without.find("fid", "natural") is None
+    assert without.find("share_blur", "natural") is not None
+
+
+def test_without_data_or_judges_only_what_can_be_said(real, made_generator):
+    generator = made_generator("perfect")
+    alone = Evaluator(generator, 160).run()
+    assert {row.on for row in alone.results.rows} == {"uniform"}
+    quick = Evaluator(generator, 160, real=real).run().results
+    assert {row.on for row in quick.rows} == {"natural", "uniform", "matched"}  # matched: what reals are like
+    assert {row.of for row in quick.rows if row.on == "matched"} == {"reals"}
+    assert not any(row.figure.startswith(("second", "fid", "share")) for row in quick.rows)
+    assert Evaluator(generator, 160).run().results.to_csv() == alone.results.to_csv()
+
+
+def test_agreement_of_reals_without_recorded_probabilities_is_asked_of_the_classifier(real, made_generator):
+    bare = RealData(replace(real.archive, probs=None))
+    generator = made_generator("perfect")
+    known, asked = (Evaluator(generator, 160, real=data).run().results for data in (real, bare))
+    assert asked.value("class_agreement", "natural", of="reals") == known.value(
+        "class_agreement", "natural", of="reals"
+    )
+
+
+def test_agreement_of_reals_by_hand():
+    """Two classes at two levels: overall, per level, per class, and as if every cell came equally often."""
+    classes = np.array([0, 0, 0, 1, 1, 1, 1])
+    u = np.array([0.5, 0.5, 1.0, 0.5, 1.0, 1.0, 1.0])
+    right = np.array([1, 0, 1, 0, 1, 1, 0])
+    everyone = Items(classes, u, np.where(right == 1, classes, 1 - classes), u)
+    results = Results()
+    add_reals(results, everyone, Reference(None, {}, np.empty(0, int)), Scale([0.5, 1.0], 0.5, 1.0), 0)
+    assert bins_of(u, [0.5, 1.0]).tolist() == [0, 0, 1, 0, 1, 1, 1]
+    assert results.value("class_agreement", "natural", of="reals") == pytest.approx(4 / 7)
+    assert results.value("class_agreement", "matched", of="reals", level=0.5) == pytest.approx(1 / 3)
+    assert results.value("class_agreement", "uniform", of="reals", level=0.5) == pytest.approx((1 / 2 + 0) / 2)
+    assert results.value("class_agreement", "uniform", of="reals", cls=1) == pytest.approx((0 + 2 / 3) / 2)
+    assert results.value("class_agreement", "uniform", of="reals") == pytest.approx((1 / 2 + 1 + 0 + 2 / 3) / 4)
+
+
+def test_energy_ratio_is_about_1_for_another_sample_and_large_for_another_cloud():
+    rng = np.random.default_rng(0)
+    reals = rng.normal(size=(2000, 2)).astype(np.float32)
+    seen = Items(np.zeros(2000, int), np.ones(2000), np.zeros(2000, int), np.ones(2000), features=reals)
+    reference = Reference(seen, {None: (np.arange(1000), np.arange(1000, 2000))}, np.arange(10))
+    for shift, low, high in ((0.0, 0.5, 2.0), (1.0, 100, 1e4)):
+        fake = (rng.normal(size=(1000, 2)) + shift).astype(np.float32)
+        results = Results()
+        add_energy(results, reference, replace(seen.take(np.arange(1000)), features=fake), 0)
+        row = results.find("energy_ratio", "natural")
+        assert low < row.value < high
+        assert row.low < row.value < row.high
+        assert results.find("energy_ratio", "natural", cls=0).count == 1000
+
+
+@pytest.mark.slow
+def test_judges_are_kept_beside_the_data_and_made_again_when_damaged(real, judges, capsys):
+    folder = real.archive.path.parent
+    files = sorted(folder.glob(".digits.*.safetensors"), key=lambda p: p.name.split(".")[-2])
+    assert [p.name.split(".")[-2] for p in files] == ["probe", "second"]
+    assert judges.second.spec.arch == "residual"
+    assert judges.second.spec.report["val_accuracy"] > 0.85
+    assert judges.probe.spec.report["val_accuracy"] > 0.85
+    assert 0 < len(judges.held_out) < 0.12 * len(real.archive)
+    capsys.readouterr()
+    again = make_judges(real.archive, real.data, Msp(), torch.device("cpu"))
+    assert "training" not in capsys.readouterr().out
+    assert again.second.sha256 == judges.second.sha256
+    assert again.unit == pytest.approx(judges.unit)
+    kept = files[0].read_bytes()
+    files[0].write_bytes(kept[:100])
+    make_judges(real.archive, real.data, Msp(), torch.device("cpu"))
+    assert "is damaged and is made again" in capsys.readouterr().out
+    assert files[0].read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_the_second_classifier_takes_the_measure_with_a_range_of_its_own(real, judges):
+    energy = make_judges(real.archive, real.data, Energy(lowest=-1e6, highest=1e6), torch.device("cpu")).second
+    x = torch.from_numpy(real.data[:500]).float() / 127.5 - 1
+    u = energy.uncertainty(x)
+    assert energy.measure.highest < 1e3
+    assert float(((u >= 0) & (u <= 1)).float().mean()) > 0.98
+    assert make_judges(real.archive, real.data, MutualInformation(), torch.device("cpu")).second.measure == Msp()
+
+
+def test_an_archive_without_kinds_has_no_probe(digits_archive):
+    assert RealData(open_archive(digits_archive)).kinds is None

@@ -1,0 +1,131 @@
+"""The figures of an evaluation show the numbers of its table."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+
+from stylegan2_msp.metrics.evaluate import Evaluation
+from stylegan2_msp.metrics.judges import KINDS
+from stylegan2_msp.metrics.matching import Scale, add_match
+from stylegan2_msp.metrics.observing import Items
+from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.report.evaluation import evaluation_figures
+from stylegan2_msp.report.style import save_figure
+from stylegan2_msp.report.table import markdown_table
+from stylegan2_msp.uncertainty import Entropy, Msp
+
+LEVELS = np.linspace(0.3, 1, 8).tolist()
+KIND_SHARES = (0.2, 0.5, 0.3)
+
+
+@pytest.fixture
+def found():
+    """Sixteen classes with an offset of 0.05, and figures of quality and kinds."""
+    rng = np.random.default_rng(0)
+    latents = 64
+    u = np.tile(LEVELS, latents)
+    classes = np.repeat(np.arange(latents) % 16, 8)
+    v = u - 0.05 + rng.normal(0, 0.02, u.size)
+    items = Items(classes, u, classes, v, second_predicted=classes, second_answered=v + 0.1, group=8)
+    results, scale = Results(), Scale(LEVELS, 1 / 16, 1.0)
+    add_match(results, items, scale, "uniform", 0)
+    for level in LEVELS:
+        for of in ("fakes", "reals"):
+            for name in ("fid", "kid", "precision", "recall", "density", "coverage", "diversity"):
+                results.add(name, level, (level - 0.1, level + 0.1), count=9, on="matched", of=of, level=level)
+            for kind, share in zip(KINDS, KIND_SHARES, strict=True):
+                results.add(f"share_{kind}", share, count=9, on="matched", of=of, level=level)
+    return Evaluation(results, {"uniform": items}, None, scale)
+
+
+def figures_of(found, measure=None):
+    names = [f"name{k}" for k in range(16)]
+    return evaluation_figures(found, SimpleNamespace(measure=measure or Msp(), class_names=names))
+
+
+def texts(figure):
+    return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+
+
+def line(axes, label):
+    return next(found for found in axes.lines if found.get_label() == label).get_xydata()
+
+
+def test_calibration_and_bias_show_the_offset(found):
+    figures = figures_of(found)
+    shown = line(figures["calibration"].axes[0], "fakes, first classifier")
+    assert shown[:, 0] == pytest.approx(LEVELS)
+    assert shown[:, 0] - shown[:, 1] == pytest.approx(0.05, abs=0.01)
+    second = line(figures["calibration"].axes[0], "fakes, second classifier")
+    assert second[:, 1] - shown[:, 1] == pytest.approx(0.1)
+    bias = line(figures["levels"].axes[0], "every class equally often")
+    assert bias[:, 1] == pytest.approx(-0.05, abs=0.01)
+    assert line(figures["levels"].axes[1], "fakes, first classifier")[:, 1] == pytest.approx(1)
+
+
+def test_one_panel_per_class_up_to_twelve(found):
+    figure = figures_of(found)["per_class"]
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(panels) == 12
+    assert panels[3].get_title(loc="left").startswith("name3: MAE 0.0")
+    assert line(panels[3], "mean")[:, 1] == pytest.approx(np.array(LEVELS) - 0.05, abs=0.03)
+
+
+def test_bars_of_the_mix_add_up(found):
+    axes = figures_of(found)["corruption_mix"].axes[0]
+    assert len(axes.patches) == 8 * 2 * 3
+    heights = sorted({round(float(bar.get_height()), 6) for bar in axes.patches})
+    assert heights == pytest.approx(sorted(KIND_SHARES))
+    assert max(bar.get_y() + bar.get_height() for bar in axes.patches) == pytest.approx(1)
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in axes.patches}) == 3
+
+
+def test_quality_has_a_panel_per_figure_with_reals_to_compare(found):
+    axes = figures_of(found)["quality"].axes
+    assert [a.get_ylabel().split(" ")[0] for a in axes] == [
+        "FID",
+        "Precision",
+        "Recall",
+        "Density",
+        "Coverage",
+        "Distance",
+    ]
+    assert {"fakes", "as many other reals"} <= set(texts(figures_of(found)["quality"]))
+
+
+def test_axes_are_named_after_the_measure(found, tmp_path):
+    for name, figure in figures_of(found, Entropy()).items():
+        assert not any("MSP" in text for text in texts(figure)), name
+        if name != "quality":
+            assert any("entropy" in text for text in texts(figure)), name
+        save_figure(figure, tmp_path / f"{name}.png")
+
+
+def test_without_quality_or_kinds_these_figures_are_left_out(found):
+    found.results.rows[:] = [row for row in found.results.rows if row.on == "uniform"]
+    assert set(figures_of(found)) == {"calibration", "levels", "per_class"}
+
+
+def test_the_table_leaves_out_columns_in_which_nothing_is_known(found):
+    about = {
+        "snapshot": "s",
+        "run": "r",
+        "kimg": None,
+        "data": "d.zip",
+        "seed": 0,
+        "items": 512,
+        "uncertainty": "entropy",
+    }
+    found.results.about = about | {"class_names": [str(k) for k in range(16)]}
+    text = markdown_table(found.results)
+    assert "entropy in is what was asked" in text
+    assert "drawn per accepted item" not in text
+    assert "energy ratio" not in text
+    assert "| 0.30 | fakes | 9 | 0.300 |" in text
+    assert f"| mean(out - in) | {found.results.value('bias', 'uniform'):.3f} (" in text
+    head, _, first = (row.split("|") for row in text.split("| class, uniform")[1].splitlines()[:3])
+    assert len(head) == len(first) - 1
