@@ -31,7 +31,6 @@ from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
 
 _SCATTER_POINTS = 2000
-FEATURES = ("second", "inception", "none")
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,9 @@ def evaluate_network(
     archive = _archive(generator, data, notes)
     assert archive is not None
     other = None if baseline is None else _class_only(baseline, generator)
-    extractor = inception_features(generator.device) if features == "inception" else None
     if features == "inception" and generator.kind == "points":
         raise UserError("--features inception: the data are 2-D points; leave it out")
+    extractor = inception_features(generator.device) if features == "inception" else None
     folder = make_folder(outdir)
     real = RealData(archive)
     judges = make_judges(archive, real.data, generator.measure, generator.device)
