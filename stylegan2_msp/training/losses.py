@@ -100,8 +100,11 @@ class Objective:
         """Logistic loss softplus(D(G(z, c), told)) + softplus(-D(x, told)); ``signs`` is E[sign D(x, told)] for ADA."""
         with torch.no_grad():
             fake, _ = self.generate(z, c)
-        fake_logits = self.discriminate(fake, told)
-        real_logits = self.discriminate(real, real_told)
+        if self.augment is not None:
+            fake, real = self.augment(fake, rng=self.rng), self.augment(real, rng=self.rng)
+        # One pass of D for both. In turns, so that its minibatch deviation takes the same groups as in two passes.
+        logits = self.D(_in_turns(fake, real), _in_turns(told, real_told))
+        fake_logits, real_logits = logits[::2], logits[1::2]
         return {
             "D_fake": softplus(fake_logits).mean(),
             "D_real": softplus(-real_logits).mean(),
@@ -114,3 +117,8 @@ class Objective:
         logits = self.discriminate(real, told)
         (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
         return slope.square().flatten(1).sum(dim=1).mean(), logits.detach().sign().mean()
+
+
+def _in_turns(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Rows of both, [2 N, ...]: first, second, first, second, ..."""
+    return torch.stack([first, second], dim=1).flatten(0, 1)
