@@ -99,7 +99,7 @@ def corruption_kinds(archive: Archive) -> Array | None:
 def _measuring(second: FrozenClassifier, measure: Measure, x: torch.Tensor, classes: torch.Tensor) -> FrozenClassifier:
     """The second classifier with the measure, its range (where it has one) from its own logits."""
     if measure.draws:
-        return second.with_measure(Msp())
+        return second.with_measure(Msp()).to(x.device)
     return second.with_measure(measure.fitted(second(x), classes)).to(x.device)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stylegan2_msp.metrics.asking import bins_of
-from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, jackknife
+from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, student_interval
 from stylegan2_msp.metrics.judges import KINDS
 from stylegan2_msp.metrics.matching import Scale, second_figures
 from stylegan2_msp.metrics.observing import Items
@@ -20,7 +20,7 @@ from stylegan2_msp.metrics.results import Results
 
 Array = npt.NDArray[Any]
 _ENERGY_ITEMS = 3000
-_ENERGY_SPLITS = 10
+_ENERGY_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _add_kinds(results: Results, kinds: Array, prefix: str, seed: int, **where: 
 
 
 def add_energy(results: Results, reference: Reference, fakes: Items, seed: int) -> None:
-    """Adds the energy distance of fakes to reals over that of two real samples of the same size (mean of ten splits).
+    """Adds the energy distance of fakes to reals over that of two real samples of the same size, overall and per class.
 
-    About 1 is as near as another sample of the data would be. Overall and per class.
+    Means of ten random draws of up to 3000 items; about 1 is as near as another sample of the data would be.
     """
     reals = reference.seen
     assert reals is not None
@@ -143,9 +143,11 @@ def add_energy(results: Results, reference: Reference, fakes: Items, seed: int) 
         if m < 2:
             continue
         rng = np.random.default_rng(seed)
-        splits = [rng.permutation(len(x))[: 2 * m] for _ in range(_ENERGY_SPLITS)]
-        between_reals = float(np.mean([energy_distance(x[s[:m]], x[s[m:]]) for s in splits]))
-        a, b = x[splits[0][:m]], y[:m]
-        low, high = jackknife(lambda r, a=a, b=b: energy_distance(a[r], b[r]), m)  # type: ignore[misc]
-        spread = (low / between_reals, high / between_reals)
-        results.add("energy_ratio", energy_distance(a, b) / between_reals, spread, count=m, on="natural", cls=cls)
+        to_reals, to_fakes = np.empty(_ENERGY_DRAWS), np.empty(_ENERGY_DRAWS)
+        for draw in range(_ENERGY_DRAWS):
+            order = rng.permutation(len(x))
+            a, b, f = x[order[:m]], x[order[m : 2 * m]], y[rng.permutation(len(y))[:m]]
+            to_reals[draw], to_fakes[draw] = energy_distance(a, b), energy_distance(a, f)
+        ratios = to_fakes / to_reals.mean()
+        spread = student_interval(ratios.mean(), ratios.std(ddof=1) / math.sqrt(_ENERGY_DRAWS), _ENERGY_DRAWS)
+        results.add("energy_ratio", ratios.mean(), spread, count=m, on="natural", cls=cls)

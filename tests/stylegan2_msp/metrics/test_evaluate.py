@@ -181,7 +181,7 @@ def test_energy_ratio_is_about_1_for_another_sample_and_large_for_another_cloud(
     reals = rng.normal(size=(2000, 2)).astype(np.float32)
     seen = Items(np.zeros(2000, int), np.ones(2000), np.zeros(2000, int), np.ones(2000), features=reals)
     reference = Reference(seen, {None: (np.arange(1000), np.arange(1000, 2000))}, np.arange(10))
-    for shift, low, high in ((0.0, 0.5, 2.0), (1.0, 100, 1e4)):
+    for shift, low, high in ((0.0, 0.6, 1.7), (1.0, 100, 1e4)):
         fake = (rng.normal(size=(1000, 2)) + shift).astype(np.float32)
         results = Results()
         add_energy(results, reference, replace(seen.take(np.arange(1000)), features=fake), 0)
