@@ -27,6 +27,7 @@ SHORTER = {
     "dataset_tool.py moons": ["--num=400"],
     "dataset_tool.py digits": ["--max-images=200"],
     "stylegan2-msp report": ["--count=100"],
+    "stylegan2-msp evaluate": ["--images=80"],
 }
 FACTORY = """
 import torch
