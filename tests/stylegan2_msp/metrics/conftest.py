@@ -99,12 +99,13 @@ def judges(real: RealData) -> Judges:
 
 
 @pytest.fixture(scope="session")
-def made_generator(real: RealData, small_classifier: FrozenClassifier) -> Callable[[str], ConditionalGenerator]:
-    """Makes the 'perfect', 'inverted' or 'blind' generator of real images."""
+def made_generator(real: RealData, small_classifier: FrozenClassifier) -> Callable[..., ConditionalGenerator]:
+    """Makes the 'perfect', 'inverted' or 'blind' generator of real images, for the classifier's measure."""
 
-    def make(name: str) -> ConditionalGenerator:
+    def make(name: str, data: RealData = real, classifier: FrozenClassifier = small_classifier) -> ConditionalGenerator:
         info = {"kind": "images", "num_classes": 10, "class_names": None, "condition": "class+msp", "kimg": 1.0}
-        G = Retrieval(real, FOLLOWING[name]).eval()
-        return ConditionalGenerator(Snapshot(G, small_classifier, info, Path(f"{name}.safetensors")))
+        info["uncertainty"] = classifier.measure.name
+        G = Retrieval(data, FOLLOWING[name]).eval()
+        return ConditionalGenerator(Snapshot(G, classifier, info, Path(f"{name}.safetensors")))
 
     return make

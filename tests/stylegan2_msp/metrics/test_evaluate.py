@@ -17,7 +17,7 @@ from stylegan2_msp.metrics.matching import Scale
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.realism import Reference, add_energy, add_reals
 from stylegan2_msp.metrics.results import Results
-from stylegan2_msp.uncertainty import Energy, Msp, MutualInformation
+from stylegan2_msp.uncertainty import Energy, Entropy, Margin, Msp, MutualInformation, TrueClass
 
 N = 1600
 
@@ -140,6 +140,7 @@ def test_rejection_sampling_and_features_of_ones_own(real, judges, made_generato
     assert without.find("share_blur", "natural") is not None
 
 
+@pytest.mark.slow
 def test_without_data_or_judges_only_what_can_be_said(real, made_generator):
     generator = made_generator("perfect")
     alone = Evaluator(generator, 160).run()
@@ -151,6 +152,24 @@ def test_without_data_or_judges_only_what_can_be_said(real, made_generator):
     assert Evaluator(generator, 160).run().results.to_csv() == alone.results.to_csv()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", [Entropy(), Margin(), TrueClass()])
+def test_any_scalar_measure(real, small_classifier, made_generator, measure):
+    """A generator that finds the real image at the asked level of another measure than MSP."""
+    classifier = small_classifier.with_measure(measure)
+    data = torch.from_numpy(real.data).float() / 127.5 - 1
+    with torch.no_grad():
+        u = classifier.answer(data, torch.from_numpy(real.archive.classes))[1].numpy()
+    other = RealData(replace(real.archive, u=u, uncertainty=measure.name))
+    found = Evaluator(made_generator("perfect", other, classifier), 400, real=other).run()
+    low, high = (0, 0.7) if measure.certain == "low" else (0.3, 1)
+    assert found.scale.levels == pytest.approx(np.linspace(low, high, 8))
+    assert found.results.value("mae", "natural") < 0.03
+    assert found.results.value("concordance", "uniform") > 0.9
+    assert found.results.value("spearman", "uniform", of="shuffled") < 0.3
+
+
+@pytest.mark.slow
 def test_agreement_of_reals_without_recorded_probabilities_is_asked_of_the_classifier(real, made_generator):
     bare = RealData(replace(real.archive, probs=None))
     generator = made_generator("perfect")
