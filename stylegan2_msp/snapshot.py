@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from stylegan2_msp.networks import build_network
 FORMAT = "stylegan2-msp snapshot"
 VERSION = "1"
 _G_PREFIX = "G_ema."
+_D_PREFIX = "D."
 _CLASSIFIER_KEY = "classifier_file"
 
 
@@ -39,7 +42,13 @@ class Snapshot:
     path: Path
 
 
-def save_snapshot(path: str | Path, G: torch.nn.Module, classifier_bytes: bytes | None, info: dict[str, Any]) -> None:
+def save_snapshot(
+    path: str | Path,
+    G: torch.nn.Module,
+    classifier_bytes: bytes | None,
+    info: dict[str, Any],
+    D: torch.nn.Module | None = None,
+) -> None:
     """Writes a snapshot; an existing file is replaced only when the new one is complete.
 
     Args:
@@ -47,8 +56,14 @@ def save_snapshot(path: str | Path, G: torch.nn.Module, classifier_bytes: bytes 
         G: generator with ``init_kwargs``.
         classifier_bytes: the classifier's own file, `FrozenClassifier.to_bytes`.
         info: plain JSON data that travels along.
+        D: the discriminator, in snapshots that training is meant to start from (`import` writes such).
     """
-    tensors = {_G_PREFIX + name: value.detach().cpu().contiguous() for name, value in G.state_dict().items()}
+    networks = {_G_PREFIX: G} if D is None else {_G_PREFIX: G, _D_PREFIX: D}
+    tensors = {
+        prefix + name: value.detach().cpu().contiguous()
+        for prefix, network in networks.items()
+        for name, value in network.state_dict().items()
+    }
     if classifier_bytes is not None:
         tensors[_CLASSIFIER_KEY] = torch.frombuffer(bytearray(classifier_bytes), dtype=torch.uint8)
     header = {
@@ -58,6 +73,8 @@ def save_snapshot(path: str | Path, G: torch.nn.Module, classifier_bytes: bytes 
         "init_kwargs": json.dumps(G.init_kwargs),
         "info": json.dumps(info),
     }
+    if D is not None:
+        header["D_init_kwargs"] = json.dumps(D.init_kwargs)
     with replacing(path) as temporary:
         save_file(tensors, str(temporary), metadata=header)
 
@@ -70,20 +87,42 @@ def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snaps
     """
     path = Path(path)
     header, tensors = _read(path)
-    try:
+    with _naming(path):
         G = build_network(header["network"], json.loads(header["init_kwargs"]))
         info = json.loads(header["info"])
-        state = {name[len(_G_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_G_PREFIX)}
-        G.load_state_dict(state)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: the snapshot does not fit its header ({_first_line(error)}); train or copy it again"
-        ) from error
+        G.load_state_dict(_under(_G_PREFIX, tensors))
     G.eval().requires_grad_(False).to(device)
     classifier = None
     if _CLASSIFIER_KEY in tensors:
         classifier = FrozenClassifier.from_bytes(tensors[_CLASSIFIER_KEY].numpy().tobytes()).to(device)
     return Snapshot(G, classifier, info, path)
+
+
+def load_discriminator(path: str | Path) -> torch.nn.Module | None:
+    """The discriminator in a snapshot, in eval mode; None where it holds none, as those of finished training do."""
+    path = Path(path)
+    header, tensors = _read(path)
+    if "D_init_kwargs" not in header:
+        return None
+    with _naming(path):
+        D = build_network("Discriminator", json.loads(header["D_init_kwargs"]))
+        D.load_state_dict(_under(_D_PREFIX, tensors))
+    return D.eval().requires_grad_(False)
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a network is rebuilt into one line that names the file."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: the snapshot does not fit its header ({_first_line(error)}); train or copy it again"
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -92,7 +131,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     with open(path, "rb") as file:
         start = file.read(4)
     if start[:1] == b"\x80" or start == b"PK\x03\x04":
-        raise UserError(f"{path}: is a pickle, which can run code and is never loaded; give a .safetensors snapshot")
+        raise UserError(f"{path}: is a pickle, which can run code and is never loaded; see `stylegan2-msp import`")
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}

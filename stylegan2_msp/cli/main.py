@@ -15,8 +15,11 @@ _COMMANDS = {
     "generate": "Generate images at a chosen MSP.",
     "evaluate": "Measure a network: match, quality, baselines.",
     "report": "Figures and tables of a finished run.",
+    "import": "Read a network of the StyleGAN2-ADA family.",
+    "export": "Write a network for that family, ONNX or torch.export.",
     "doctor": "What the operators run on, tested and measured.",
 }
+_NAMED_OTHERWISE = {"import": "import_network"}  # a module cannot be called import
 
 
 class _Lazy(click.Group):
@@ -28,7 +31,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        return getattr(importlib.import_module(f"stylegan2_msp.cli.{name}"), name)
+        module = _NAMED_OTHERWISE.get(name, name)
+        return getattr(importlib.import_module(f"stylegan2_msp.cli.{module}"), module)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -125,7 +125,7 @@ class MappingNetwork(MappingBase):
         truncation_samples: int = 1024,
     ) -> None:
         super().__init__(z_dim, c_dim, w_dim, num_ws, w_avg_beta, truncation, truncation_samples)
-        if num_layers < 1:
+        if num_layers < (1 if z_dim else 0):
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         self.num_layers = num_layers
         embedded = (embed_features or w_dim) if c_dim else 0

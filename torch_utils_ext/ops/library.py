@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch_utils_ext import kernels
 from torch_utils_ext.build import KernelsUnavailable
 
 IMPLEMENTATIONS = ("auto", "cuda", "ref")
+
+_plain_only = False
 
 _LIBRARY = torch.library.Library("torch_utils_ext", "FRAGMENT")
 
@@ -72,7 +75,18 @@ def takes_registered(x: torch.Tensor) -> bool:
 
     Elsewhere the same arithmetic runs as plain PyTorch, which spares small tensors the dispatcher's time.
     """
-    return torch.compiler.is_compiling() or (x.is_cuda and kernels.available())
+    return not _plain_only and (torch.compiler.is_compiling() or (x.is_cuda and kernels.available()))
+
+
+@contextmanager
+def plain_only() -> Iterator[None]:
+    """Within it nothing registered is called: programs traced there run where this package is not installed."""
+    global _plain_only
+    before, _plain_only = _plain_only, True
+    try:
+        yield
+    finally:
+        _plain_only = before
 
 
 def launch(launcher: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any) -> torch.Tensor | None:

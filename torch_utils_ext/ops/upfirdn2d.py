@@ -48,7 +48,7 @@ def setup_filter(
     Raises:
         ValueError: the filter is empty, has more than two dimensions, or is asked to be separable but is 2-D.
     """
-    taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32).detach()
+    taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32, device=device).detach()
     if taps.ndim == 0:
         taps = taps[None]
     if taps.ndim > 2 or taps.numel() == 0:
@@ -63,7 +63,7 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(tuple(range(taps.ndim)))
-    return (taps * gain ** (taps.ndim / 2)).to(device)
+    return taps * gain ** (taps.ndim / 2)
 
 
 def upfirdn2d(

@@ -1,0 +1,88 @@
+"""Our networks as a checkout of stylegan2-ada-pytorch expects to find them in its pickles.
+
+A pickle refers to `rebuild` by name and holds plain data besides; no source code travels in it, so loading it needs
+this package installed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from stylegan2_msp.networks import Discriminator, Generator
+
+
+class Arguments(dict[str, Any]):
+    """Arguments by key and, as the checkout's code asks for them, by attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+class _Pickled(nn.Module):
+    """Pickles as a call of `rebuild` with the class's name, its arguments and its tensors."""
+
+    init_args: tuple[()] = ()
+    init_kwargs: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.init_kwargs = Arguments(self.init_kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        name = next(name for name, kind in _KINDS.items() if isinstance(self, kind))
+        return rebuild, (name, json.dumps(self.init_kwargs), safetensors.torch.save(state))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Pickled:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+
+class ReferenceGenerator(_Pickled, Generator):
+    """`Generator`, for pickles that a checkout reads."""
+
+
+class ReferenceDiscriminator(_Pickled, Discriminator):
+    """`Discriminator`, for pickles that a checkout reads."""
+
+
+_KINDS: dict[str, type[_Pickled]] = {"Generator": ReferenceGenerator, "Discriminator": ReferenceDiscriminator}
+
+
+def rebuild(name: str, init_kwargs: str, state: bytes) -> nn.Module:
+    """The network `name` ('Generator' or 'Discriminator') in eval mode.
+
+    Args:
+        name: which class.
+        init_kwargs: its arguments, JSON.
+        state: its tensors, the bytes of a safetensors file.
+    """
+    network = _KINDS[name](**json.loads(init_kwargs))
+    network.load_state_dict(safetensors.torch.load(state))
+    return network.eval().requires_grad_(False)
+
+
+def adapted(network: nn.Module) -> nn.Module:
+    """A copy of a `Generator` or `Discriminator` that a checkout's pickle may hold.
+
+    Raises:
+        ValueError: another network.
+    """
+    name = type(network).__name__
+    if name not in _KINDS:
+        raise ValueError(f"only Generator and Discriminator have a place in the family's pickles, got {name}")
+    kwargs: Any = network.init_kwargs
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    return rebuild(name, json.dumps(kwargs), safetensors.torch.save(state))
