@@ -37,7 +37,7 @@ WORKERS = (1, 2, 4)
 BATCH = 32
 CLASSES = 10
 SECONDS = 2.0  # of each measurement of sampling
-NEED = 130  # images a second that a training step on two cores takes, see docs/performance.md
+NEED = 130  # images a second that a training step takes on two cores
 
 
 def pngs(count: int = 500) -> list[bytes]:
@@ -94,10 +94,11 @@ def measure(path: Path, cold: bool) -> dict[str, Any]:
     before = process.memory_info().rss
     if cold:
         forget(path)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     archive = open_archive(path)
     found: dict[str, Any] = {
         "open_seconds": time.perf_counter() - start,
+        "open_cpu_seconds": time.process_time() - cpu,
         "open_mib": (process.memory_info().rss - before) / 2**20,
         "open_peak_mib": (peak_rss() - before) / 2**20,
     }
@@ -144,6 +145,7 @@ def measure_sizes(sizes: list[int], folder: Path, keep: bool) -> list[dict[str, 
             found = json.loads(done.stdout.splitlines()[-1])
             row[f"{name}_seconds"] = found.pop("open_seconds")
             row |= found
+        row["load"] = psutil.getloadavg()[0]
         rows.append(row)
         print(table([row], head=len(rows) == 1), flush=True)
         if not keep:
@@ -156,14 +158,14 @@ def table(rows: list[dict[str, Any]], head: bool = True) -> str:
     lines = []
     if head:
         lines = [
-            "| images | archive, MiB | open cold / warm, s | memory open / peak / sampling, MiB "
+            "| images | archive, MiB | open cold / warm / CPU, s | memory open / peak / sampling, MiB "
             "| images/s cold, 1 / 2 / 4 workers | images/s warm, 1 / 2 / 4 workers |",
             "| ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
     for row in rows:
         speed = [" / ".join(f"{row[f'{kind}_{w}']:,.0f}" for w in WORKERS) for kind in ("cold", "warm")]
         memory = " / ".join(f"{row[name]:,.0f}" for name in ("open_mib", "open_peak_mib", "sampling_mib"))
-        opening = f"{row['cold_open_seconds']:.2f} / {row['warm_open_seconds']:.2f}"
+        opening = f"{row['cold_open_seconds']:.2f} / {row['warm_open_seconds']:.2f} / {row['open_cpu_seconds']:.2f}"
         lines.append(
             f"| {row['images']:,} | {row['archive_mib']:,.0f} | {opening} | {memory} | {speed[0]} | {speed[1]} |"
         )
@@ -174,30 +176,30 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """Sampling speed, opening time and memory over the number of images, on logarithmic axes."""
     from stylegan2_msp.report.style import BLUE, GREEN, INK, ORANGE, VERMILION, new_figure, save_figure, styled
 
-    rows = results["rows"]
+    rows, limit = results["rows"], results["decode_limit"] * results["cores"]
     x = [row["images"] for row in rows]
     with styled():
-        figure = new_figure(12.5, 4.6)
-        speed, opening = figure.subplots(1, 2)
+        figure = new_figure(14.5, 4.8)
+        speed, opening, memory = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
         for workers, colour, marker in zip(WORKERS, (BLUE, ORANGE, GREEN), "o^s", strict=True):
-            one = f"{workers} worker{'s' if workers > 1 else ''}"
-            speed.plot(x, [row[f"warm_{workers}"] for row in rows], marker, color=colour, ls="-", label=f"{one}, warm")
-            speed.plot(x, [row[f"cold_{workers}"] for row in rows], marker, color=colour, ls=":", label=f"{one}, cold")
-        limit, cores = results["decode_limit"], results["cores"]
-        speed.axhline(limit * cores, color=INK, ls="--", label=f"limit: Pillow alone on {cores} cores")
-        speed.axhline(NEED, color=VERMILION, ls="-.", label=f"training's need on 2 cores ({NEED})")
-        speed.set(xlabel="images in the archive", ylabel="images per second", title="Random batches of 32, 32x32x3")
-        opening.plot(x, [row["cold_open_seconds"] for row in rows], "o:", color=BLUE, label="opening, cold (s)")
-        opening.plot(x, [row["warm_open_seconds"] for row in rows], "o-", color=BLUE, label="opening, warm (s)")
-        opening.plot(x, [row["sampling_mib"] for row in rows], "^-", color=ORANGE, label="memory while sampling (MiB)")
-        opening.plot(
-            x, [row["open_peak_mib"] for row in rows], "s-", color=GREEN, label="memory's peak at opening (MiB)"
-        )
-        opening.plot(x, [n * 3 / 1024 for n in x], color=INK, ls="--", label="all images decoded (MiB)")
-        opening.set(xlabel="images in the archive", ylabel="seconds, MiB", title="Opening and memory")
-        for axes in (speed, opening):
-            axes.set(xscale="log", yscale="log")
-            axes.legend(fontsize=9)
+            for kind, line in (("warm", "-"), ("cold", ":")):
+                y = [row[f"{kind}_{workers}"] for row in rows]
+                speed.plot(x, y, marker, color=colour, ls=line, label=f"workers: {workers}, {kind}")
+        speed.axhline(limit, color=INK, ls="--", label=f"limit: decoding alone, {results['cores']} cores")
+        speed.axhline(NEED, color=VERMILION, ls="-.", label=f"a training step's need: {NEED}")
+        speed.set(ylabel="images per second", title="Random batches of 32", ylim=(NEED / 2, limit * 2))
+        speed.legend(fontsize=9, ncols=2, loc="center", bbox_to_anchor=(0.5, 0.38))
+        for kind, line in (("warm", "-"), ("cold", ":")):
+            opening.plot(x, [row[f"{kind}_open_seconds"] for row in rows], "o", color=BLUE, ls=line, label=kind)
+        opening.set(ylabel="seconds", title="Opening")
+        memory.plot(x, [n * 3 / 1024 for n in x], color=INK, ls="--", label="all images, decoded")
+        memory.plot(x, [row["open_peak_mib"] for row in rows], "s-", color=GREEN, label="peak at opening")
+        memory.plot(x, [row["sampling_mib"] for row in rows], "^-", color=ORANGE, label="while sampling")
+        memory.set(ylabel="MiB", title="Memory of the process")
+        for axes in (speed, opening, memory):
+            axes.set(xscale="log", yscale="log", xlabel="images of 32x32x3 in the archive")
+        opening.legend(fontsize=9)
+        memory.legend(fontsize=9)
         save_figure(figure, path)
 
 
