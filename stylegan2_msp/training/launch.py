@@ -33,7 +33,7 @@ from stylegan2_msp.training.distributed import (
 )
 from stylegan2_msp.training.loop import Run
 from stylegan2_msp.training.step import Trainer
-from stylegan2_msp.training.transfer import load_weights
+from stylegan2_msp.training.transfer import adopted, load_weights, read_source
 
 _CHANGEABLE = ("kimg", "snap", "tick", "metrics", "data")  # options that a resumed run may set anew
 
@@ -137,7 +137,7 @@ def _train(plan: Plan, world: World) -> int:
     if plan.state is not None:
         trainer.state.load_state_dict(load_state(plan.state)[1])
     elif plan.weights is not None:
-        load_weights(plan.weights, trainer.state)
+        load_weights(plan.weights, trainer.state, plan.config)
     if plan.machine.nhwc:
         for network in (trainer.state.G, trainer.state.D, trainer.state.G_ema):
             use_channels_last(network)
@@ -176,6 +176,8 @@ def _prepare(
     dry_run: bool,
 ) -> Plan | None:
     """Decides everything that the processes share, and finds what is wrong before any of them starts."""
+    if resume is not None and resume.endswith(".pkl"):
+        raise UserError(f"--resume {resume}: is a pickle; make a snapshot of it with `stylegan2-msp import {resume}`")
     snapshot = resume is not None and resume.endswith(".safetensors")
     state = find_state(resume, outdir) if resume is not None and not snapshot else None
     if resume == "auto" and state is None:
@@ -202,7 +204,7 @@ def _prepare(
     if saved is not None and state is not None:
         plan = Plan(_continued(saved, given, processes), state.parent, device, machine, state=state)
     else:
-        config = _new_config(given, archive, processes, device, transfer is not None)
+        config = _new_config(given, archive, processes, device, transfer)
         folder = _run_folder(outdir, archive, config, dry_run)
         plan = Plan(config, folder, device, machine, weights=transfer)
     print(json.dumps({k: v for k, v in plan.config.to_dict().items() if k != "given"}, indent=1), flush=True)
@@ -233,7 +235,9 @@ def _annotated(given: dict[str, Any], device: str) -> Archive:
     return open_archive(cached)
 
 
-def _new_config(given: dict[str, Any], archive: Archive, processes: int, device: str, transfer: bool) -> TrainConfig:
+def _new_config(
+    given: dict[str, Any], archive: Archive, processes: int, device: str, transfer: Path | None
+) -> TrainConfig:
     info = DataInfo(
         kind=archive.kind,
         img_resolution=archive.img_resolution,
@@ -244,7 +248,8 @@ def _new_config(given: dict[str, Any], archive: Archive, processes: int, device:
     )
     config = resolve(given, info, processes, device, device == "cpu" and bfloat16_pays("cpu"))
     config = dataclasses.replace(config, data_sha256=archive.content_sha256)
-    if transfer:  # what is learned is kept from the start (Karras et al. 2020b, section 4.1)
+    if transfer is not None:  # what is learned is kept from the start (Karras et al. 2020b, section 4.1)
+        config = adopted(config, read_source(transfer), given)
         config = dataclasses.replace(config, ema_rampup=None, ada_kimg=min(config.ada_kimg, 100.0))
     return config
 
