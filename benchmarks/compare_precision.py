@@ -2,8 +2,8 @@
 
     python benchmarks/compare_precision.py --work FOLDER --out benchmarks/results/precision-cpu.json
 
-Each run: `dataset_tool.py digits --corrupt gaussian`, `train.py --kimg N --precision P --seed S`, `evaluate`. Runs that are
-already in FOLDER are not made again.
+Each run: `dataset_tool.py digits --corrupt gaussian`, `train.py --kimg N --precision P --seed S`, `evaluate`. Runs that
+are already in FOLDER are not made again.
 """
 
 from __future__ import annotations
