@@ -30,7 +30,7 @@ AXES: dict[str, list[tuple[float, dict[str, Any]]]] = {
     "batch": [(8, {"batch": 8}), (16, {"batch": 16}), (32, {}), (64, {"batch": 64})],
     "channels": [(c, {"max": c, "base": 32 * c}) for c in (16, 32, 64, 128)],
 }
-UNITS = {"resolution": "pixels", "batch": "images", "channels": "channels at every resolution", "processes": ""}
+UNITS = {"resolution": "pixels", "batch": "images", "channels": "at every resolution", "processes": ""}
 
 
 def measure(change: dict[str, Any], rounds: int, device: torch.device, precision: str) -> dict[str, Any]:
@@ -38,12 +38,10 @@ def measure(change: dict[str, Any], rounds: int, device: torch.device, precision
     bench_step.CONFIGS["point"] = {**bench_step.CONFIGS["tiny"], **change}
     row = bench_step.bench("point", precision, 0.0, False, None, rounds, None, device)
     ours = row["ours"]
-    flop = ours["gflop_per_image"] * 1e9
     return {
         "sec_per_kimg": ours["sec_per_kimg"],
-        "limit_sec_per_kimg": 1000 * flop / (ours["matrix_peak_gflops"] * 1e9),
         "gflop_per_image": ours["gflop_per_image"],
-        "peak_gib": ours.get("peak_gib"),
+        "matrix_peak_gflops": ours["matrix_peak_gflops"],
     }
 
 
@@ -66,6 +64,14 @@ def processes(count: int, seconds: float) -> dict[str, Any]:
     return {"sec_per_kimg": 1000 / speed}
 
 
+def add_limits(axes: dict[str, list[dict[str, Any]]]) -> None:
+    """Adds seconds per 1,000 images at the best matrix peak that was seen on the way."""
+    rows = [row for found in axes.values() for row in found if "gflop_per_image" in row]
+    peak = max((row["matrix_peak_gflops"] for row in rows), default=0.0)
+    for row in rows:
+        row["limit_sec_per_kimg"] = 1000 * row["gflop_per_image"] / peak
+
+
 def draw(axes: dict[str, list[dict[str, Any]]], figure: Path) -> None:
     """One panel for each axis, log-log, with the limit as a dashed line."""
     with styled():
@@ -77,6 +83,11 @@ def draw(axes: dict[str, list[dict[str, Any]]], figure: Path) -> None:
                 limit = [row["limit_sec_per_kimg"] for row in rows]
                 panel.loglog(x, limit, "--", color=ORANGE, label="limit: matrix peak")
             panel.set_xticks(x, [f"{value:g}" for value in x])
+            heights = [row[key] for row in rows for key in ("sec_per_kimg", "limit_sec_per_kimg") if key in row]
+            low, high = min(heights) / 2, max(heights) * 2
+            panel.set_ylim(low, high)
+            ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= t <= high]
+            panel.set_yticks(ticks, [f"{t:g}" for t in ticks])
             panel.minorticks_off()
             panel.set_xlabel(f"{axis} ({UNITS[axis]})" if UNITS[axis] else axis)
             panel.set_ylabel("seconds per 1,000 images")
@@ -110,6 +121,7 @@ def main(chosen: tuple[str, ...], rounds: int, precision: str, device: str, out:
                 f"{time.perf_counter() - start:5.0f} s  {axis} {value:g}: {row['sec_per_kimg']:.2f} s/kimg", flush=True
             )
         found[axis] = rows
+    add_limits(found)
     machine.save(
         {"benchmark": "scaling", "command": sys.argv[1:], "threads": torch.get_num_threads(), "axes": found}, out
     )
