@@ -15,6 +15,7 @@ _COMMANDS = {
     "generate": "Generate images at a chosen MSP.",
     "evaluate": "Measure a network: match, quality, baselines.",
     "report": "Figures and tables of a finished run.",
+    "reproduce": "An experiment from nothing to its table.",
     "import": "Read a network of the StyleGAN2-ADA family.",
     "export": "Write a network for that family, ONNX or torch.export.",
     "doctor": "What the operators run on, tested and measured.",

@@ -1,0 +1,1 @@
+"""The study: experiments from nothing to figures and tables, over seeds, resumable."""

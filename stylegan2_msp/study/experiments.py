@@ -1,0 +1,117 @@
+"""What is compared with what: the table of experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The paper's method: natural labels, one linear layer for [class, u], no term through the classifier.
+PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        name: its folder and row.
+        train: options of `train` beyond the defaults.
+        measure: what is conditioned on; another one than MSP makes an archive of its own.
+        compared: False for a network that is trained only to be a baseline of the others (class-only).
+    """
+
+    name: str
+    train: tuple[str, ...] = ()
+    measure: str = "msp"
+    compared: bool = True
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One comparison on one kind of data.
+
+    Attributes:
+        title: what it shows.
+        data: words of `dataset` that make the archive; '{source}' stands for --source.
+        kimg: length of each training at --scale 1.
+        variants: the rows; a class-only variant comes first, as the others are compared with it.
+        images: items of each distribution that `evaluate` takes at --scale 1.
+        annotate: words of `dataset annotate` that follow, where the source alone gives no measure.
+    """
+
+    title: str
+    data: tuple[str, ...]
+    kimg: float
+    variants: tuple[Variant, ...]
+    images: int = 10000
+    annotate: tuple[str, ...] = ()
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether --source must be given."""
+        return "{source}" in self.data and self.data[0] == "folder"
+
+
+_PLAIN, _OURS = Variant("plain", PLAIN), Variant("ours")
+_CLASS_ONLY = Variant("class-only", ("--cond-msp=0", "--cond=1"), compared=False)
+_MNISTC = ("mnist", "--source", "{source}", "--corrupt", "gaussian")
+_MEASURES = ("entropy", "margin", "true_class", "energy", "softmax")
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "moons": Experiment(
+        "Moons: the paper's plain conditioning and ours",
+        ("moons",),
+        1500,
+        (_PLAIN, _OURS, Variant("ours, label noise .05", ("--label-noise=0.05",))),
+    ),
+    "digits": Experiment(
+        "Corrupted digits of scikit-learn (16x16): plain and ours",
+        ("digits", "--corrupt", "gaussian"),
+        90,
+        (_CLASS_ONLY, _PLAIN, _OURS),
+        images=3000,
+    ),
+    "mnist": Experiment(
+        "Clean MNIST: plain and ours", ("mnist", "--source", "{source}"), 600, (_CLASS_ONLY, _PLAIN, _OURS)
+    ),
+    "mnistc": Experiment(
+        "Corrupted MNIST: plain and ours",
+        _MNISTC,
+        600,
+        (
+            _CLASS_ONLY,
+            _PLAIN,
+            _OURS,
+            Variant(
+                "ours, uniform and class",
+                ("--consistency-uniform=1", "--consistency-class=0.1", "--consistency-augment=0.25"),
+            ),
+        ),
+    ),
+    "ablation": Experiment(
+        "Corrupted MNIST: each part switched off or on, and each measure",
+        _MNISTC,
+        300,
+        (
+            _PLAIN,
+            _OURS,
+            Variant("no consistency", ("--consistency=0",)),
+            Variant("no flattening", ("--flatten=0",)),
+            Variant("linear embedding", ("--embedding=linear",)),
+            Variant("learned embedding", ("--embedding=learned",)),
+            Variant("FiLM", ("--embedding=film",)),
+            Variant("label noise", ("--label-noise=auto",)),
+            Variant("vicinal", ("--label-noise=auto", "--vicinal=0.02")),
+            Variant("uniform levels", ("--consistency-uniform=1",)),
+            Variant("class term", ("--consistency-class=0.1",)),
+            Variant("augmented term", ("--consistency-augment=0.25",)),
+            *(Variant(f"measure {name}", measure=name) for name in _MEASURES),
+        ),
+    ),
+    "photographs": Experiment(
+        "Photographs from --source through `dataset folder` (for example CIFAR-10): plain and ours",
+        ("folder", "--source", "{source}", "--resolution", "32"),
+        600,
+        (_CLASS_ONLY, _PLAIN, _OURS),
+        annotate=("--classifier", "train"),
+    ),
+}

@@ -1,0 +1,132 @@
+"""Runs an experiment stage by stage; what is already there is not made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import make_folder
+from stylegan2_msp.study.experiments import Experiment, Variant
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment in its folder.
+
+    Attributes:
+        experiment: what to compare.
+        folder: everything is written here.
+        seeds: the seeds of every variant.
+        scale: factor on the length of training, and below 1 on the items that are measured.
+        source: folder of the data, where the experiment needs one.
+        device: as in `train`; None is the default there.
+        gpus: processes of each training.
+    """
+
+    experiment: Experiment
+    folder: Path
+    seeds: tuple[int, ...]
+    scale: float
+    source: str | None
+    device: str | None
+    gpus: int
+
+    def run(self) -> None:
+        """Makes the data, trains and measures every variant with every seed.
+
+        Raises:
+            UserError: a stage failed, or --source is missing.
+        """
+        if self.experiment.needs_source and self.source is None:
+            raise UserError("--source: this experiment needs the folder of its images; name it")
+        make_folder(self.folder)
+        for variant, seed in self.rows():
+            data = self._data(variant.measure)
+            if not self._evaluation(variant, seed).joinpath("results.json").is_file():
+                self._train(variant, seed, data)
+                if variant.compared:
+                    self._evaluate(variant, seed, data)
+
+    def rows(self) -> Iterator[tuple[Variant, int]]:
+        """All variants of the first seed, then of the next: a study that is cut off has whole comparisons."""
+        for seed in self.seeds:
+            for variant in self.experiment.variants:
+                yield variant, seed
+
+    def results(self, variant: Variant, seed: int) -> Path:
+        """Where `evaluate` wrote what it found."""
+        return self._evaluation(variant, seed) / "results.json"
+
+    def _runs(self, variant: Variant, seed: int) -> Path:
+        return self.folder / f"{variant.name.replace(' ', '-').replace(',', '')}-seed{seed}"
+
+    def _evaluation(self, variant: Variant, seed: int) -> Path:
+        return self._runs(variant, seed) / "evaluation"
+
+    def _data(self, measure: str) -> Path:
+        archive = self.folder / f"data-{measure}.zip"
+        if archive.is_file():
+            return archive
+        e = self.experiment
+        words = [word.replace("{source}", self.source or "") for word in e.data]
+        if self.source is None and "--source" in words:  # MNIST is downloaded
+            at = words.index("--source")
+            words[at : at + 2] = []
+        chosen = ["--uncertainty", measure]
+        if not e.annotate:
+            _call("dataset", *words, *chosen, "--dest", str(archive))
+            return archive
+        images = self.folder / "images.zip"
+        if not images.is_file():
+            _call("dataset", *words, "--dest", str(images))
+        _call("dataset", "annotate", "--data", str(images), *e.annotate, *chosen, "--dest", str(archive))
+        return archive
+
+    def _train(self, variant: Variant, seed: int, data: Path) -> None:
+        runs = self._runs(variant, seed)
+        kimg = f"--kimg={self.experiment.kimg * self.scale:g}"
+        where = ["--outdir", str(runs), f"--gpus={self.gpus}", *([f"--device={self.device}"] if self.device else [])]
+        if any(runs.glob("*/training-state-*.pt")):
+            _call("train", "--resume", "auto", kimg, *where)
+            return
+        condition = [] if "--cond=1" in variant.train else ["--cond-msp=1"]
+        _call("train", "--data", str(data), *condition, *variant.train, f"--seed={seed}", kimg, *where)
+
+    def _evaluate(self, variant: Variant, seed: int, data: Path) -> None:
+        items = max(80, int(self.experiment.images * min(self.scale, 1)))
+        words = ["--network", str(self._runs(variant, seed)), "--data", str(data), f"--images={items}"]
+        for other in self.experiment.variants:
+            if not other.compared:
+                words += ["--baseline", str(self._runs(other, seed))]
+        device = ["--device", self.device] if self.device else []
+        _call("evaluate", *words, *device, "--outdir", str(self._evaluation(variant, seed)))
+
+
+def choose(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
+    """The experiment with the named variants only; without names, as it is.
+
+    Raises:
+        UserError: a name that the experiment does not have.
+    """
+    known = [variant.name for variant in experiment.variants]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--variant {name!r}: must be one of {', '.join(map(repr, known))}")
+    kept = tuple(v for v in experiment.variants if not names or v.name in names)
+    return dataclasses.replace(experiment, variants=kept)
+
+
+def _call(*words: str) -> None:
+    """Runs one of this package's commands in a process of its own, so that memory is given back after it."""
+    print("$ stylegan2-msp " + " ".join(words), flush=True)
+    done = subprocess.run([sys.executable, "-m", "stylegan2_msp", *words], check=False)
+    if done.returncode:
+        raise UserError(
+            f"reproduce: `{words[0]}` ended with exit code {done.returncode} (see above); run the same command again "
+            "to go on from here"
+        )

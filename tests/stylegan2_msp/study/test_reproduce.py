@@ -1,0 +1,125 @@
+"""The study: what it runs, what it skips, and what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.study import run as study_run
+from stylegan2_msp.study.experiments import EXPERIMENTS
+from stylegan2_msp.study.run import Study, choose
+from stylegan2_msp.study.summary import summarise
+
+ABOUT = {"uncertainty": "MSP", "items": 80, "device": "CPU", "torch": "2.13.0"}
+
+
+def results(mae: float) -> Results:
+    found = Results(dict(ABOUT))
+    found.add("mae", mae, count=80, on="uniform")
+    for level in (0.5, 1.0):
+        found.add("mean", level - mae, count=40, on="uniform", level=level)
+    return found
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Records commands instead of running them; `dataset` and `evaluate` leave the files that the real ones would."""
+    seen: list[tuple[str, ...]] = []
+
+    def call(*words: str) -> None:
+        seen.append(words)
+        if words[0] == "dataset":
+            Path(words[-1]).write_text("")
+        if words[0] == "evaluate":
+            Path(words[-1]).mkdir(parents=True)
+            Path(words[-1], "results.json").write_text(results(0.1 * len(seen)).to_json())
+
+    monkeypatch.setattr(study_run, "_call", call)
+    return seen
+
+
+def study(folder: Path, name: str = "digits", **changes: object) -> Study:
+    settings = {"seeds": (0, 1), "scale": 0.5, "source": None, "device": "cpu", "gpus": 2, **changes}
+    return Study(EXPERIMENTS[name], folder, **settings)  # type: ignore[arg-type]
+
+
+def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
+    study(tmp_path).run()
+    assert [words[0] for words in calls] == ["dataset"] + ["train", *["train", "evaluate"] * 2] * 2
+    assert calls[0][1:4] == ("digits", "--corrupt", "gaussian")
+    baseline, plain = calls[1], calls[2]
+    assert "--cond=1" in baseline
+    assert "--cond-msp=1" not in baseline
+    assert {"--consistency=0", "--flatten=0", "--embedding=linear", "--cond-msp=1", "--kimg=45", "--gpus=2"} <= set(
+        plain
+    )
+    assert calls[3][calls[3].index("--baseline") + 1] == str(tmp_path / "class-only-seed0")
+    assert calls[3][calls[3].index("--data") + 1] == str(tmp_path / "data-msp.zip")
+    before = len(calls)
+    study(tmp_path).run()
+    assert [words[0] for words in calls[before:]] == ["train", "train"]  # only the baselines leave no results
+
+
+def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
+    state = tmp_path / "ours-seed0" / "00000-x"
+    state.mkdir(parents=True)
+    (state / "training-state-000010.pt").write_text("")
+    study(tmp_path, seeds=(0,)).run()
+    (again,) = [words for words in calls if words[0] == "train" and "--resume" in words]
+    assert again[again.index("--outdir") + 1] == str(tmp_path / "ours-seed0")
+
+
+def test_measures_have_archives_of_their_own(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
+    chosen = choose(EXPERIMENTS["ablation"], ("ours", "measure entropy"))
+    Study(chosen, tmp_path, (0,), 0.01, "idx", None, 1).run()
+    made = [words for words in calls if words[0] == "dataset"]
+    assert [words[words.index("--uncertainty") + 1] for words in made] == ["msp", "entropy"]
+    assert all(words[words.index("--source") + 1] == "idx" for words in made)
+
+
+def test_mnist_without_a_folder_is_downloaded(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
+    study(tmp_path, "mnistc", seeds=(0,)).run()
+    assert "--source" not in calls[0]
+
+
+def test_photographs_need_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--source: this experiment needs the folder"):
+        study(tmp_path, "photographs").run()
+
+
+def test_unknown_variant() -> None:
+    with pytest.raises(UserError, match="--variant 'best': must be one of 'class-only', 'plain', 'ours'"):
+        choose(EXPERIMENTS["digits"], ("best",))
+
+
+def test_the_table_has_means_and_deviations(tmp_path: Path) -> None:
+    s = study(tmp_path, seeds=(0, 1))
+    for seed, mae in ((0, 0.1), (1, 0.2)):
+        path = s.results(EXPERIMENTS["digits"].variants[1], seed)
+        path.parent.mkdir(parents=True)
+        path.write_text(results(mae).to_json())
+    files = summarise(s, 90.0)
+    table = files[0].read_text()
+    assert "| plain | 0, 1 | 0.150 ± 0.071 |" in table
+    assert "ours" not in table.split("| variant")[1]
+    assert json.loads(files[1].read_text())["rows"]["plain"]["uniform MAE"] == [0.1, 0.2]
+    assert files[2].stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_moons_from_nothing_and_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stylegan2_msp", "reproduce", "moons", "--outdir", str(tmp_path / "study")]
+    command += ["--seeds", "1", "--scale", "0.004", "--variant", "plain", "--device", "cpu"]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "| plain | 0 |" in first.stdout
+    assert "$ stylegan2-msp train" in first.stdout
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "$ stylegan2-msp" not in again.stdout
