@@ -28,7 +28,7 @@ def tensors_of(record: ModuleRecord) -> Tensors:
     waiting = [("", record)]
     for _ in range(_MAX_COUNT):
         if not waiting:
-            return found
+            return found | _unused_filters(found)
         prefix, module = waiting.pop()
         for group in ("_parameters", "_buffers"):
             for name, value in _table(module, group).items():
@@ -42,6 +42,13 @@ def tensors_of(record: ModuleRecord) -> Tensors:
             elif child is not None:
                 raise Refused(f"its {shown(f'{prefix}{name}')} is no module")
     raise Refused(f"it holds a network of more than {_MAX_COUNT} modules")
+
+
+def _unused_filters(tensors: Tensors) -> Tensors:
+    """The block's filter for each conv1, which does not resample: the family leaves its default there, unused."""
+    names = [m for name in tensors if (m := re.fullmatch(r"(synthesis\.b\d+\.)conv1\.resample_filter", name))]
+    used = {m.group(0): f"{m.group(1)}resample_filter" for m in names}
+    return {name: tensors[filter_] for name, filter_ in used.items() if filter_ in tensors}
 
 
 def generator_kwargs(record: ModuleRecord, tensors: Tensors) -> dict[str, Any]:

@@ -125,15 +125,19 @@ def load_plain(data: memoryview) -> Any:
         named = " (it is a zip archive)" if data[:2] == b"PK" else ""
         raise Refused(f"it does not begin as a pickle of protocol 2 or later{named}, as this family's do")
     budget = Budget(3 * len(data) + _SPARE)
-    return PickleMachine(data, {**_NAMES, **_with_storages(budget)}, budget).load()
+    return PickleMachine(data, {**_NAMES, **_counted(budget)}, budget).load()
 
 
 def _advice(reason: str) -> str:
     return "; it is of the TensorFlow era: convert it with the checkout's legacy.py first" if "tflib" in reason else ""
 
 
-def _with_storages(budget: Budget) -> dict[tuple[str, str], Maker]:
-    return {("torch.storage", "_load_from_bytes"): Maker(lambda raw: _storage(raw, budget))}
+def _counted(budget: Budget) -> dict[tuple[str, str], Maker]:
+    """The names that make bytes out of what may be asked for repeatedly."""
+    return {
+        ("torch.storage", "_load_from_bytes"): Maker(lambda raw: _storage(raw, budget)),
+        ("_codecs", "encode"): Maker(lambda text, encoding: _latin_bytes(text, encoding, budget)),
+    }
 
 
 def _storage(raw: Any, budget: Budget) -> _Storage:
@@ -233,14 +237,20 @@ def _scalar(dtype: Any, raw: Any) -> Any:
     return np.frombuffer(raw, dtype.dtype)[0].item()
 
 
-def _latin_bytes(text: Any, encoding: Any) -> bytes:
-    if not isinstance(text, str) or encoding != "latin1" or len(text) > _SPARE:
+def _latin_bytes(text: Any, encoding: Any, budget: Budget) -> bytes:
+    """Bytes as protocol 2 writes them."""
+    if not isinstance(text, str) or encoding != "latin1":
         raise Refused("it holds encoded text in a form that is not known")
+    budget.spend(len(text))
     return text.encode("latin1")
 
 
 def _empty_dict() -> dict[Any, Any]:
     return {}
+
+
+def _empty_bytes() -> bytes:
+    return b""
 
 
 def _empty_array(*_: Any) -> NumericArray:
@@ -252,7 +262,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("dnnlib.util", "EasyDict"): Maker(_empty_dict),
     ("builtins", "set"): Maker(_set),
     ("__builtin__", "set"): Maker(_set),
-    ("_codecs", "encode"): Maker(_latin_bytes),
+    ("__builtin__", "bytes"): Maker(_empty_bytes),
     ("numpy", "dtype"): Maker(_dtype),
     ("numpy", "ndarray"): _Marker("ndarray"),
     ("torch._utils", "_rebuild_tensor_v2"): Maker(_tensor),
