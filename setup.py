@@ -1,5 +1,22 @@
-"""Everything is declared in pyproject.toml; this file lets tools that look for setup.py find the project."""
+"""Everything is declared in pyproject.toml; this file adds what that cannot say: the patches travel in the package."""
+
+from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
-setup()
+
+class BuildWithPatches(build_py):
+    """Also copies patches/*.patch to stylegan2_msp/patches, where `stylegan2-msp patch` finds them."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # they are found where they are
+            return
+        target = Path(self.build_lib) / "stylegan2_msp" / "patches"
+        self.mkpath(str(target))
+        for patch in sorted((Path(__file__).parent / "patches").glob("*.patch")):
+            self.copy_file(str(patch), str(target / patch.name))
+
+
+setup(cmdclass={"build_py": BuildWithPatches})

@@ -18,6 +18,7 @@ _COMMANDS = {
     "reproduce": "An experiment from nothing to its table.",
     "import": "Read a network of the StyleGAN2-ADA family.",
     "export": "Write a network for that family, ONNX or torch.export.",
+    "patch": "Bring the condition into a stylegan2-ada-pytorch checkout.",
     "doctor": "What the operators run on, tested and measured.",
 }
 _NAMED_OTHERWISE = {"import": "import_network"}  # a module cannot be called import

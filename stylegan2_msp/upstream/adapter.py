@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from stylegan2_msp.networks import Discriminator, Generator
 
@@ -51,7 +51,15 @@ class _Pickled(nn.Module):
 
 
 class ReferenceGenerator(_Pickled, Generator):
-    """`Generator`, for pickles that a checkout reads."""
+    """`Generator`, for pickles that a checkout reads, and for its training loop, which writes into ws."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mapping.register_forward_hook(_with_memory_of_its_own)
+
+
+def _with_memory_of_its_own(module: nn.Module, args: Any, ws: Tensor) -> Tensor:
+    return ws.contiguous()
 
 
 class ReferenceDiscriminator(_Pickled, Discriminator):

@@ -36,6 +36,16 @@ def export_reference(network: Path, dest: Path) -> list[str]:
     snapshot = load_snapshot(network)
     if snapshot.info.get("kind", "images") != "images":
         raise UserError(f"{network}: generates 2-D points, the family's pickles hold networks of images; use --to onnx")
+    content, notes = reference_content(snapshot)
+    with replacing(dest) as temporary:
+        with open(temporary, "wb") as file:
+            pickle.dump(content, file, protocol=_PROTOCOL)
+        _check(temporary, snapshot.G, dest)
+    return notes
+
+
+def reference_content(snapshot: Snapshot) -> tuple[dict[str, Any], list[str]]:
+    """What the pickle of a snapshot holds, and what the user should know of it."""
     G, D, notes = _trained(snapshot)
     content: dict[str, Any] = {
         "G": adapted(G),
@@ -48,11 +58,7 @@ def export_reference(network: Path, dest: Path) -> list[str]:
             "classifier": snapshot.classifier.to_bytes() if snapshot.classifier is not None else None,
         },
     }
-    with replacing(dest) as temporary:
-        with open(temporary, "wb") as file:
-            pickle.dump(content, file, protocol=_PROTOCOL)
-        _check(temporary, snapshot.G, dest)
-    return notes
+    return content, notes
 
 
 def _trained(snapshot: Snapshot) -> tuple[nn.Module, nn.Module, list[str]]:

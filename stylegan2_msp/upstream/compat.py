@@ -1,0 +1,78 @@
+"""One function per break between a checkout of 2021 and today's libraries: each alters a module just imported."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from stylegan2_msp.upstream import stand_ins
+from stylegan2_msp.upstream.operators import OPERATORS
+
+CPU_LOOP = "STYLEGAN2_MSP_CPU_LOOP"  # set by tests only, see `cpu_loop`
+
+
+class _TakesDataSource(torch.utils.data.Sampler[int]):
+    """Between the checkout's sampler and torch's, which takes no data source any more."""
+
+    def __init__(self, data_source: Any = None) -> None:
+        super().__init__()
+
+
+def sampler_without_data_source(misc: Any) -> None:
+    """`InfiniteSampler` hands its data set to `Sampler.__init__`, a TypeError in newer torch."""
+    misc.InfiniteSampler = type("InfiniteSampler", (misc.InfiniteSampler, _TakesDataSource), {})
+
+
+def our_operators(module: ModuleType) -> None:
+    """CUDA plugins do not build with newer torch, gradient fixes refuse it; ours need neither."""
+    for name, operator in OPERATORS[module.__name__.rpartition(".")[2]].items():
+        setattr(module, name, operator)
+
+
+def natural_distribution(metric_utils: Any) -> None:
+    """Metrics on the data as they are, also where training draws them with flattened levels; on the CPU if need be."""
+    plain = metric_utils.MetricOptions
+
+    class MetricOptions(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.dataset_kwargs.pop("flatten", None)
+
+    metric_utils.MetricOptions = MetricOptions
+    metric_utils.torch = stand_ins.torch_here()
+
+
+def percentiles(module: Any) -> None:
+    """`numpy.percentile(interpolation=...)` is gone."""
+    module.np = stand_ins.NUMPY_HERE
+
+
+def matrix_root(module: Any) -> None:
+    """`scipy.linalg.sqrtm(disp=False)` goes in scipy 1.18."""
+    module.scipy = stand_ins.SCIPY_HERE
+
+
+def half_distances(module: Any) -> None:
+    """CPUs have no distances in half precision."""
+    module.torch = stand_ins.StandIn(stand_ins.torch_here(), cdist=stand_ins.cdist_any)
+
+
+def snapshot_grid(training_loop: Any) -> None:
+    """Float labels: levels by class in place of one row per image."""
+    from stylegan2_msp.upstream.grid import grid_or
+
+    training_loop.setup_snapshot_image_grid = grid_or(training_loop.setup_snapshot_image_grid)
+    if os.environ.get(CPU_LOOP) == "1":
+        from stylegan2_msp.upstream.cpu_loop import torch_for_loop
+
+        training_loop.torch = torch_for_loop()
+
+
+def networks_of_ours(legacy: Any) -> None:
+    """Our snapshots load beside pickles, and a generator knows what its label holds."""
+    from stylegan2_msp.upstream.loading import reading_ours
+
+    legacy.load_network_pkl = reading_ours(legacy.load_network_pkl)

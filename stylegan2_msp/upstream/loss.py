@@ -1,0 +1,138 @@
+"""The checkout's loss with what the frozen classifier adds to it; imported inside a checkout only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch_utils import training_stats  # type: ignore[import-not-found]
+from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
+
+from stylegan2_msp.augment import AugmentPipe
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.training.consistency import MILD, Consistency
+from stylegan2_msp.training.step import consistency_strength
+from torch_utils_ext.rng import BatchRng
+
+
+class MspLoss(StyleGAN2Loss):
+    """G's loss gets the terms of `training.consistency.Consistency`; D may be told a noisy level.
+
+    The terms enter the backward pass that the checkout's own loss starts (`_Charged`), so that its phases, gains and
+    synchronisation of processes stay as they are.
+
+    Args:
+        archive: the annotated archive; its classifier is f.
+        num_classes: K.
+        consistency, consistency_uniform, consistency_share, consistency_augment: as of `train`.
+        consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
+        label_noise: standard deviation of the noise on the level that D is told.
+        seed: of all that these terms draw.
+        kwargs: of the checkout's loss.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        archive: str,
+        num_classes: int,
+        consistency: float = 0.0,
+        consistency_kimg: float = 20.0,
+        consistency_ramp: float = 0.0,
+        consistency_uniform: float = 0.0,
+        consistency_share: float = 0.5,
+        consistency_augment: float = 0.0,
+        label_noise: float = 0.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(device=device, **kwargs)
+        joined = dist.is_available() and dist.is_initialized()
+        rank, self.processes = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
+        self.rng = BatchRng(seed, device, rank, self.processes)
+        self.num_classes, self.label_noise = num_classes, label_noise
+        self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
+        self.nimg = 0
+        self.charged: tuple[float, float, bool] | None = None  # strength, gain and sync while G learns
+        self.asks: Consistency | None = None
+        if consistency or consistency_uniform:
+            self.asks = _asks(archive, device, self.rng, consistency, consistency_uniform, consistency_share)
+            if consistency_augment > 0:
+                self.asks.pipe = AugmentPipe(**MILD).requires_grad_(False).to(device)
+                self.asks.pipe.p.fill_(consistency_augment)
+
+    def accumulate_gradients(
+        self,
+        phase: str,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        sync: bool,
+        gain: float,
+    ) -> None:
+        """As the checkout's; in its main phase G is also charged by the classifier."""
+        strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg) if self.asks is not None else 0.0
+        if phase in ("Gmain", "Gboth") and strength > 0:
+            self.charged = (strength, gain, sync)
+        try:
+            super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
+        finally:
+            self.charged = None
+        if phase in ("Dmain", "Dboth"):
+            self.nimg += len(real_img) * self.processes
+
+    def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
+        """Logits of D; under `accumulate_gradients` of G the images carry the classifier's charge."""
+        if self.charged is not None and img.requires_grad:
+            strength, gain, together = self.charged
+            self.charged = None
+            img = _Charged.apply(img, strength * self._charge(img, c, together), gain)
+        if self.label_noise > 0:
+            c = c.clone()
+            level = c[:, self.num_classes :]
+            level += self.label_noise * self.rng.randn(*level.shape)
+        return super().run_D(img, c, sync)
+
+    def _charge(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
+        """Weighted distances of the classifier's answers from the levels asked for, a scalar."""
+        asks = self.asks
+        assert asks is not None
+        distance, _ = asks.charge(img, c)
+        training_stats.report("Loss/G/consistency", distance)
+        total = asks.weight * distance
+        if asks.uniform > 0:
+            c = asks.uniform_labels(len(c))
+            more, _ = self.run_G(self.rng.randn(len(c), self._z_dim()), c, sync=sync)
+            distance, _ = asks.charge(more, c)
+            training_stats.report("Loss/G/consistency_uniform", distance)
+            total = total + asks.uniform * distance
+        return total
+
+    def _z_dim(self) -> int:
+        mapping: Any = self.G_mapping
+        return int(getattr(mapping, "module", mapping).z_dim)
+
+
+class _Charged(torch.autograd.Function):
+    """The images as they are; a gradient that comes back through them starts that of ``charge`` too, times ``gain``."""
+
+    @staticmethod
+    def forward(ctx: Any, img: torch.Tensor, charge: torch.Tensor, gain: float) -> torch.Tensor:
+        ctx.gain = gain
+        ctx.like = charge.detach()
+        return img.view_as(img)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        return grads[0], torch.full_like(ctx.like, ctx.gain), None
+
+
+def _asks(path: str, device: torch.device, rng: BatchRng, weight: float, uniform: float, share: float) -> Consistency:
+    archive = open_archive(path)
+    assert archive.classifier_bytes is not None  # `train_options` has looked
+    classifier = FrozenClassifier.from_bytes(archive.classifier_bytes, path).to(device)
+    labels = torch.from_numpy(archive.labels()).to(device)
+    return Consistency(classifier, rng, weight=weight, uniform=uniform, share=share, labels=labels)
