@@ -63,7 +63,7 @@ class FourierFeatures(nn.Module):
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """u [N] or [N, u_dim] in [0, 1] -> [N, 2 octaves u_dim], u by u."""
-        phase = u.to(torch.float32).reshape(len(u), -1, 1) * self.frequencies
+        phase = u.to(torch.float32).reshape(u.shape[0], -1, 1) * self.frequencies
         return torch.cat([phase.cos(), phase.sin()], dim=2).flatten(1) * math.sqrt(2)
 
 
@@ -92,7 +92,7 @@ class LearnedFeatures(nn.Module):
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """u [N] or [N, u_dim] in [0, 1] -> [N, features] with unit second moment."""
-        return normalize_2nd_moment(self.layers(u.to(torch.float32).reshape(len(u), -1)))
+        return normalize_2nd_moment(self.layers(u.to(torch.float32).reshape(u.shape[0], -1)))
 
 
 class FeatureScaling(nn.Module):

@@ -86,7 +86,7 @@ def _traced(plain: PlainGenerator) -> torch.export.ExportedProgram:
     """The program for any number of items, in PyTorch's own operators."""
     z, *rest = plain.example(_BATCHES[1])
     items = torch.export.Dim("batch")
-    shapes = ({0: items}, tuple({0: items} for _ in rest))
+    shapes = ({0: items}, *([tuple({0: items} for _ in rest)] if rest else []))
     with plain_only(), _quietly():
         program = torch.export.export(plain, (z, *rest), dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})

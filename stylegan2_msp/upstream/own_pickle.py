@@ -18,7 +18,7 @@ def network_of(record: OwnRecord) -> tuple[str, dict[str, Any], dict[str, torch.
     try:
         kwargs = json.loads(record.init_kwargs)
         tensors = load(record.state)
-        if not 0 <= int(kwargs.get("mapping_kwargs", {}).get("num_layers", 8)) <= max(8, len(tensors)):
+        if not 0 <= int((kwargs.get("mapping_kwargs") or {}).get("num_layers", 8)) <= max(8, len(tensors)):
             raise ValueError
         return record.network, kwargs, tensors
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
