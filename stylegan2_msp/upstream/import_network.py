@@ -15,6 +15,7 @@ from torch import nn
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import build_network
 from stylegan2_msp.uncertainty import MEASURES
+from stylegan2_msp.upstream.loading import DATASET
 from stylegan2_msp.upstream.own_pickle import network_of
 from stylegan2_msp.upstream.pickle_machine import Refused, shown
 from stylegan2_msp.upstream.records import discriminator_kwargs, generator_kwargs, tensors_of
@@ -61,9 +62,18 @@ def import_network(path: str | Path, uncertainty: str | None = None) -> Imported
     except Refused as error:
         raise UserError(f"{path}: {error}; nothing of it was run") from error
     own = found.get("stylegan2_msp")
-    info = _info_of_own(path, own) if own is not None else _info(path, G, uncertainty)
+    told = uncertainty or _told_by_data(found.get("training_set_kwargs"))
+    info = _info_of_own(path, own) if own is not None else _info(path, G, told)
     classifier = own.get("classifier") if isinstance(own, dict) else None
     return ImportedNetwork(G, D, classifier if isinstance(classifier, bytes) else None, info)
+
+
+def _told_by_data(trained_on: Any) -> str | None:
+    """The measure in the label of a network that a patched checkout trained."""
+    if not isinstance(trained_on, dict) or trained_on.get("class_name") != DATASET:
+        return None
+    name = trained_on.get("uncertainty", "msp")
+    return name if isinstance(name, str) and name in MEASURES else None
 
 
 def _network(record: Any, wanted: str) -> nn.Module:

@@ -19,8 +19,11 @@ import torch
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
+from stylegan2_msp.networks import Discriminator, Generator
 from stylegan2_msp.snapshot import load_discriminator, load_snapshot, save_snapshot
+from stylegan2_msp.upstream.adapter import adapted
 from stylegan2_msp.upstream.import_network import import_network
+from stylegan2_msp.upstream.loading import DATASET
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 BUFFERS = ("resample_filter", "noise_const", "w_avg")
@@ -204,6 +207,25 @@ def test_pickle_with_the_generator_alone(family: Any, tmp_path: Path) -> None:
     assert load_discriminator(tmp_path / "net.safetensors") is None
 
 
+def test_network_that_a_patched_checkout_trained(family: Any, tmp_path: Path) -> None:
+    """Its pickle holds our networks and, in the arguments of the data set, what the label is."""
+    torch.manual_seed(0)
+    kwargs = {"z_dim": 8, "c_dim": 11, "w_dim": 8, "img_resolution": 16, "img_channels": 1}
+    G = Generator(**kwargs, synthesis_kwargs={"channel_base": 64, "channel_max": 8})
+    D = Discriminator(11, 16, 1, channel_base=64, channel_max=8)
+    data = family.EasyDict(class_name=DATASET, path="x.zip", uncertainty="entropy")
+    content = {"G": adapted(G), "D": adapted(D), "G_ema": adapted(G), "training_set_kwargs": data}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+    found = import_network(tmp_path / "x.pkl")
+    assert (found.info["num_classes"], found.info["condition"], found.info["uncertainty"]) == (
+        10,
+        "class+msp",
+        "entropy",
+    )
+    assert all(torch.equal(v, found.G.state_dict()[k]) for k, v in G.state_dict().items())
+    assert all(torch.equal(v, found.D.state_dict()[k]) for k, v in D.state_dict().items())  # type: ignore[union-attr]
+
+
 def broken(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     changed = dict(tensors)
     if kind == "missing":
@@ -251,14 +273,19 @@ def test_modules_without_end(family: Any, tmp_path: Path) -> None:
 
 
 REFERENCE = """
-import sys, json, pickle
+import importlib.util, sys, json, pickle, types
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
+stand_in = sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")  # gone from Python's tools
+stand_in.parse_version = torch.torch_version.TorchVersion
 import dnnlib
-from training import networks
+newer = importlib.util.find_spec("training.networks_stylegan2") is not None
+networks = importlib.import_module("training.networks_stylegan2" if newer else "training.networks")
 out, case = sys.argv[2], json.loads(sys.argv[3])
 torch.manual_seed(case["seed"])
 easy = lambda d: dnnlib.EasyDict({k: easy(v) if isinstance(v, dict) else v for k, v in d.items()})
+if newer:
+    case["G"] |= case["G"].pop("synthesis_kwargs")
 G = networks.Generator(**easy(case["G"])).eval().requires_grad_(False)
 D = networks.Discriminator(**easy(case["D"])).eval().requires_grad_(False)
 with torch.no_grad():
@@ -314,15 +341,17 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variable", ["STYLEGAN2_ADA_PATH", "STYLEGAN3_PATH"])
 @pytest.mark.parametrize("name", CASES)
-def test_networks_of_a_real_checkout(name: str, tmp_path: Path) -> None:
-    checkout = os.environ.get("STYLEGAN2_ADA_PATH")
+def test_networks_of_a_real_checkout(name: str, variable: str, tmp_path: Path) -> None:
+    checkout = os.environ.get(variable)
     if not checkout:
-        pytest.skip("STYLEGAN2_ADA_PATH is not set to a checkout of stylegan2-ada-pytorch")
+        pytest.skip(f"{variable} is not set to a checkout of stylegan2-ada-pytorch, or of stylegan3")
     case = {key: {**value, **SIZE} for key, value in CASES[name].items()} | {"seed": 1}
     out = tmp_path / "net"
     command = [sys.executable, "-c", REFERENCE, checkout, str(out), json.dumps(case)]
-    subprocess.run(command, check=True, capture_output=True, cwd=checkout)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     with np.load(f"{out}.npz") as arrays:
         z, c, img, half, logits = (torch.from_numpy(arrays[key]) for key in ("z", "c", "img", "half", "logits"))
     found = import_network(f"{out}.pkl")
