@@ -80,7 +80,9 @@ def test_labels_are_one_hot_and_msp(tmp_path: Path) -> None:
         assert row.tolist() == [*(float(j == k) for j in range(3)), u]
 
 
-@pytest.mark.parametrize(("classes", "message"), [(np.arange(12) % 3, "classes but no uncertainty"), (None, "has no labels")])
+@pytest.mark.parametrize(
+    ("classes", "message"), [(np.arange(12) % 3, "classes but no uncertainty"), (None, "has no labels")]
+)
 def test_archive_without_msp_says_how_to_get_it(tmp_path: Path, classes: np.ndarray | None, message: str) -> None:
     samples = replace(make_samples(), classes=classes, annotation=None)
     write_archive(tmp_path / "data.zip", samples)
