@@ -60,15 +60,21 @@ def half_distances(module: Any) -> None:
     module.torch = stand_ins.StandIn(stand_ins.torch_here(), cdist=stand_ins.cdist_any)
 
 
-def snapshot_grid(training_loop: Any) -> None:
-    """Float labels: levels by class in place of one row per image."""
+def training(training_loop: Any) -> None:
+    """Levels by class in place of one row per float label, and processes that begin with the same buffers."""
     from stylegan2_msp.upstream.grid import grid_or
 
     training_loop.setup_snapshot_image_grid = grid_or(training_loop.setup_snapshot_image_grid)
+    training_loop.torch = torch_of_the_loop()
+
+
+def torch_of_the_loop() -> ModuleType:
+    """torch as train.py and its loop see it: that of the tests' under `CPU_LOOP`."""
     if os.environ.get(CPU_LOOP) == "1":
         from stylegan2_msp.upstream.cpu_loop import torch_for_loop
 
-        training_loop.torch = torch_for_loop()
+        return torch_for_loop()
+    return stand_ins.with_parallel(stand_ins.data_parallel)
 
 
 def networks_of_ours(legacy: Any) -> None:

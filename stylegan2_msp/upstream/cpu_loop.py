@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from stylegan2_msp.upstream.stand_ins import StandIn, available_device, torch_here
+from stylegan2_msp.upstream.stand_ins import StandIn, available_device, data_parallel, torch_here, with_parallel
 
 
 class ClockEvent:
@@ -35,7 +35,7 @@ class ClockEvent:
 
 
 def _data_parallel(module: torch.nn.Module, device_ids: Any = None, **kwargs: Any) -> torch.nn.Module:
-    return torch.nn.parallel.DistributedDataParallel(module, **kwargs)
+    return data_parallel(module, **kwargs)
 
 
 def _join(backend: str, **kwargs: Any) -> None:
@@ -52,11 +52,5 @@ def torch_for_loop() -> types.ModuleType:
         max_memory_allocated=lambda device=None: 0,
         reset_peak_memory_stats=lambda device=None: None,
     )
-    parallel = StandIn(torch.nn.parallel, DistributedDataParallel=_data_parallel)
-    return StandIn(
-        torch,
-        device=available_device,
-        cuda=cuda,
-        nn=StandIn(torch.nn, parallel=parallel),
-        distributed=StandIn(torch.distributed, init_process_group=_join),
-    )
+    distributed = StandIn(torch.distributed, init_process_group=_join)
+    return with_parallel(_data_parallel, device=available_device, cuda=cuda, distributed=distributed)

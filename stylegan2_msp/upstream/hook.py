@@ -26,7 +26,7 @@ CHANGES = {
     "metrics.perceptual_path_length": "percentiles",
     "metrics.frechet_inception_distance": "matrix_root",
     "metrics.precision_recall": "half_distances",
-    "training.training_loop": "snapshot_grid",
+    "training.training_loop": "training",
     "legacy": "networks_of_ours",
 }
 

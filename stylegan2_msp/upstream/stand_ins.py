@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -66,6 +67,24 @@ def cdist_any(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.dtype == torch.float16 and a.device.type == "cpu":
         return torch.cdist(a.float(), b.float()).to(a.dtype)
     return torch.cdist(a, b)
+
+
+def data_parallel(module: torch.nn.Module, **kwargs: Any) -> torch.nn.Module:
+    """`DistributedDataParallel` of a module whose buffers are those of the first process.
+
+    Without ``broadcast_buffers`` torch 2 leaves them alone, also at the start: noise maps then differ from process to
+    process, and the loop's own check of consistency ends the run.
+    """
+    for buffer in module.buffers():
+        torch.distributed.broadcast(buffer, src=0)
+    return torch.nn.parallel.DistributedDataParallel(module, **kwargs)
+
+
+def with_parallel(wrap: Callable[..., torch.nn.Module], **changed: Any) -> types.ModuleType:
+    """torch with another `nn.parallel.DistributedDataParallel`, and whatever else is given."""
+    return StandIn(
+        torch, nn=StandIn(torch.nn, parallel=StandIn(torch.nn.parallel, DistributedDataParallel=wrap)), **changed
+    )
 
 
 PIL_HERE = StandIn(PIL, Image=StandIn(PIL.Image, fromarray=image_from_array))
