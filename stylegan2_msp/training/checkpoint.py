@@ -86,6 +86,13 @@ def state_path(run: Path, nimg: int) -> Path:
     return run / f"training-state-{nimg // 1000:06d}.pt"
 
 
+def state_beside(snapshot: Path) -> Path | None:
+    """The training state of the same kimg in a snapshot's folder, which holds D as well; None where there is none."""
+    name = snapshot.name.replace("network-snapshot", "training-state")
+    path = snapshot.with_name(name).with_suffix(".pt")
+    return path if path.is_file() else None
+
+
 def save_state(run: Path, state: TrainState, config: TrainConfig, keep: int = 2) -> Path:
     """Writes the state, then removes all but the newest ``keep``; a kill at any moment leaves a loadable one."""
     path = state_path(run, state.nimg)

@@ -18,7 +18,7 @@ import torch
 from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.snapshot import load_discriminator, load_snapshot
-from stylegan2_msp.training.checkpoint import TrainState, load_state
+from stylegan2_msp.training.checkpoint import TrainState, load_state, state_beside
 
 _TWO_PARTS = ("split", "learned")  # embeddings whose features are the class's, then those of u
 Weights = dict[str, torch.Tensor]
@@ -58,13 +58,18 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """The networks of a snapshot (G, and D where it holds one) or of a training state; raises `UserError`."""
-    if path.suffix != ".safetensors":
-        config, saved = load_state(path)
+    """The networks of a snapshot or of a training state; raises `UserError`.
+
+    A snapshot without D stands for the training state of the same kimg beside it, where there is one.
+    """
+    D = load_discriminator(path) if path.suffix == ".safetensors" else None
+    beside = state_beside(path) if D is None else None
+    if beside is not None or path.suffix != ".safetensors":
+        config, saved = load_state(beside or path)
         names = ("G", "D", "G_ema")
         kwargs = {"G": config.G_kwargs, "D": config.D_kwargs}
         return Source(path, kwargs, {name: saved[name] for name in names}, Label.of(config.condition, config.G_kwargs))
-    snapshot, D = load_snapshot(path), load_discriminator(path)
+    snapshot = load_snapshot(path)
     own: Any = snapshot.G.init_kwargs
     weights = dict(snapshot.G.state_dict())
     networks, kwargs = {"G": weights, "G_ema": weights}, {"G": own}

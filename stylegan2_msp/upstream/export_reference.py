@@ -14,7 +14,7 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
 from stylegan2_msp.networks import build_network
 from stylegan2_msp.snapshot import Snapshot, load_discriminator, load_snapshot
-from stylegan2_msp.training.checkpoint import load_state
+from stylegan2_msp.training.checkpoint import load_state, state_beside
 from stylegan2_msp.upstream.adapter import adapted
 from stylegan2_msp.upstream.import_network import import_network
 
@@ -66,8 +66,8 @@ def _trained(snapshot: Snapshot) -> tuple[nn.Module, nn.Module, list[str]]:
     kept = load_discriminator(snapshot.path)
     if kept is not None:
         return snapshot.G, kept, []
-    state = snapshot.path.with_name(snapshot.path.name.replace("network-snapshot", "training-state")).with_suffix(".pt")
-    if state != snapshot.path and state.is_file():
+    state = state_beside(snapshot.path)
+    if state is not None:
         config, weights = load_state(state)
         G, D = build_network(config.G_name, config.G_kwargs), build_network(config.D_name, config.D_kwargs)
         G.load_state_dict(weights["G"])
@@ -77,7 +77,7 @@ def _trained(snapshot: Snapshot) -> tuple[nn.Module, nn.Module, list[str]]:
     kwargs: Any = {"c_dim": 0, **snapshot.info.get("config", {}).get("D_kwargs", {})}
     kwargs |= {name: of_G[name] for name in ("c_dim", "img_resolution", "img_channels")}  # type: ignore[index]
     torch.manual_seed(0)
-    note = f"{state.name} is not beside the snapshot: D in the pickle is untrained (metrics and images do not use it)"
+    note = "no training state beside the snapshot: D in the pickle is untrained (metrics and images do not use it)"
     return snapshot.G, build_network("Discriminator", kwargs), [note]
 
 

@@ -177,6 +177,29 @@ def test_train_starts_from_a_snapshot_of_classes(digits_archive: Path, tmp_path:
     assert read_source(snapshot).kwargs["G"]["synthesis_kwargs"]["channel_max"] == 8
 
 
+def test_own_run_of_classes_becomes_one_with_msp(digits_archive: Path, tmp_path: Path) -> None:
+    """`--cond=1`, then `--resume` its snapshot: D comes from the state beside it, and both answer as they did."""
+    given = {"data": str(digits_archive), "cfg": "tiny", "batch": 8, "kimg": 0.008, "tick": 0.008, "z_dim": 10}
+    given |= {"metrics": "none", "precision": "fp32"}
+    assert start({**given, "cond": True}, tmp_path, None, Machine(device="cpu")) == 0
+    (snapshot,) = tmp_path.glob("*/network-snapshot-*.safetensors")
+    source = read_source(snapshot)
+    assert (source.label.classes, source.label.u, sorted(source.weights)) == (10, 0, ["D", "G", "G_ema"])
+    wanted = {**given, "cond_msp": True}
+    config = adopted(resolve(wanted, DataInfo("images", 16, 1, 10, True), 1, "cpu", False), source, wanted)
+    state = started(snapshot, config)
+    c = torch.eye(10)[[3, 7]]
+    cu = torch.cat([c, torch.tensor([[0.2], [0.9]])], dim=1)
+    z, img = torch.randn(2, 10), torch.randn(2, 1, 16, 16)
+    for name, inputs_ in (("G", (z,)), ("G_ema", (z,)), ("D", (img,))):
+        old = build_network("Discriminator" if name == "D" else "Generator", source.kwargs[name[0]])
+        old.load_state_dict(source.weights[name])
+        more = {} if name == "D" else {"noise_mode": "const"}
+        with torch.no_grad():
+            answer = getattr(state, name)(*inputs_, cu, **more)
+            torch.testing.assert_close(answer, old(*inputs_, c, **more), rtol=0, atol=1e-5)
+
+
 def test_pickles_are_sent_to_import(digits_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stylegan2-msp import"):
         start({"data": str(digits_archive)}, tmp_path, "network.pkl", Machine(device="cpu"))
