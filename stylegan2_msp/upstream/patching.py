@@ -114,7 +114,7 @@ def _state(checkout: Path, patch: Patch, identify: Callable[[Path], str]) -> str
 
 
 def _git_apply(checkout: Path, files: list[Path], reverse: bool) -> None:
-    """One `git apply` for all files, which changes either everything or nothing."""
+    """One `git apply` of all files as one patch: it changes either everything or nothing."""
     command = ["git", "-c", "core.autocrlf=false", "apply", "--unidiff-zero", "--whitespace=nowarn"]
     command += ["--reverse"] if reverse else []
     # A repository around the checkout would make git look for its files elsewhere.
@@ -122,11 +122,12 @@ def _git_apply(checkout: Path, files: list[Path], reverse: bool) -> None:
     surroundings["GIT_CEILING_DIRECTORIES"] = str(checkout.resolve().parent)
     try:
         done = subprocess.run(
-            [*command, *(str(path.resolve()) for path in files)],
+            [*command, "-"],
+            input="".join(path.read_text(encoding="utf-8") for path in files),
             cwd=checkout,
             env=surroundings,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
     except FileNotFoundError:
         raise UserError("git: is not installed, and `patch` applies its patches with it; install git") from None

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.cli.train import train
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
@@ -103,8 +104,20 @@ def _size(archive: Archive) -> int:
 
 
 def _without_classifier(archive: Archive, terms: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The terms; without a classifier in the archive those that would ask it are off, or refused if they were given."""
+    """The terms; without a classifier in the archive those that would ask it are off, or refused if they were given.
+
+    Raises:
+        UserError: also if the classifier is for other images.
+    """
     if archive.classifier_bytes is not None:
+        found = FrozenClassifier.from_bytes(archive.classifier_bytes, str(archive.path))
+        mine = (found.num_classes, found.img_channels, found.img_resolution, found.measure.name)
+        data = (archive.num_classes, archive.img_channels, archive.img_resolution, archive.uncertainty or "msp")
+        if mine != data:
+            raise UserError(
+                f"--data {archive.path}: its classifier (classes, channels, size, measure: {mine}) is "
+                f"not for its images {data}; annotate again"
+            )
         return terms
     asking = ("consistency", "consistency_uniform")
     for name in asking:
