@@ -57,6 +57,9 @@ def save_snapshot(
         classifier_bytes: the classifier's own file, `FrozenClassifier.to_bytes`.
         info: plain JSON data that travels along.
         D: the discriminator, in snapshots that training is meant to start from (`import` writes such).
+
+    Raises:
+        UserError: it cannot be written.
     """
     networks = {_G_PREFIX: G} if D is None else {_G_PREFIX: G, _D_PREFIX: D}
     tensors = {
@@ -76,7 +79,11 @@ def save_snapshot(
     if D is not None:
         header["D_init_kwargs"] = json.dumps(D.init_kwargs)
     with replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata=header)
+        try:
+            save_file(tensors, str(temporary), metadata=header)
+        except SafetensorError as error:
+            reason = _first_line(error)
+            raise UserError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
 
 
 def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:

@@ -27,10 +27,12 @@ def export(network: str | None, form: str, dest: Path | None, noise: str | None)
     if form == "reference" and noise is not None:
         raise click.UsageError("--noise: goes with --to onnx and torch-export; leave it out")
 
+    from stylegan2_msp.files import make_folder
     from stylegan2_msp.generation import find_snapshot
 
     path = find_snapshot(network)
     target = path.with_suffix(_SUFFIX[form]) if dest is None else dest
+    make_folder(target.parent)
     click.echo(f"network {path}")
     if form == "reference":
         from stylegan2_msp.upstream.export_reference import export_reference

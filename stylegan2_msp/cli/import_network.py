@@ -24,6 +24,7 @@ def import_network(network: Path, dest: Path | None, uncertainty: str | None) ->
     containers are refused. `generate --network` takes the snapshot, and `train --resume` starts from it.
     """
     from stylegan2_msp.errors import UserError
+    from stylegan2_msp.files import make_folder
     from stylegan2_msp.snapshot import save_snapshot
     from stylegan2_msp.upstream.import_network import import_network as read
 
@@ -31,6 +32,7 @@ def import_network(network: Path, dest: Path | None, uncertainty: str | None) ->
     if target.suffix != ".safetensors":
         raise UserError(f"--dest {target}: must end in .safetensors, as snapshots do")
     found = read(network, uncertainty)
+    make_folder(target.parent)
     save_snapshot(target, found.G, found.classifier, found.info, found.D)
     size, classes = found.G.init_kwargs["img_resolution"], found.info["num_classes"]  # type: ignore[index]
     click.echo(f"{target}: {size} x {size} pixels, {classes} classes, condition {found.info['condition']}")

@@ -179,6 +179,20 @@ def test_command_writes_a_snapshot(family: Any, tmp_path: Path, capsys: pytest.C
     assert load_generator(dest, "cpu").sample(classes=3, seeds=[1, 2]).shape == (2, 1, 32, 32)
 
 
+def test_where_it_cannot_be_written(family: Any, tmp_path: Path) -> None:
+    path = tmp_path / "net.pkl"
+    family_pickle(path, "mono32", family)
+    run_import(path, tmp_path / "new" / "net.safetensors")
+    assert load_snapshot(tmp_path / "new" / "net.safetensors").info["num_classes"] == 11
+    found = import_network(path)
+    with pytest.raises(UserError, match="cannot be written"):
+        save_snapshot(tmp_path / "missing" / "net.safetensors", found.G, None, found.info)
+    with pytest.raises(UserError, match="cannot be made"):
+        run_import(path, path / "net.safetensors")
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        run_import(path, tmp_path / "net.pt")
+
+
 def test_label_with_an_uncertainty(family: Any, tmp_path: Path) -> None:
     """People trained on [one-hot, MSP] with the family's own networks: eleven numbers are ten classes and an MSP."""
     path, dest = tmp_path / "net.pkl", tmp_path / "net.safetensors"
