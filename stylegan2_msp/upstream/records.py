@@ -15,10 +15,12 @@ import torch
 
 from stylegan2_msp.upstream.pickle_machine import Refused, shown
 from stylegan2_msp.upstream.unpickle import ModuleRecord
+from torch_utils_ext.ops.activations import activation_funcs
 
 Tensors = dict[str, torch.Tensor]
 _MAX_COUNT = 5000  # tensors, and modules; a network of 1024 x 1024 pixels has some 200
 _MAX_TAPS = 64
+_MAX_NUMBER = 1e9
 _WHOLE_BATCH = 1 << 30  # the family says None where minibatch statistics are over all samples
 
 
@@ -76,7 +78,7 @@ def generator_kwargs(record: ModuleRecord, tensors: Tensors) -> dict[str, Any]:
             "resample_filter": _taps(tensors, f"synthesis.b{top}.resample_filter"),
             "conv_clamp": _number(conv, "conv_clamp"),
             "use_noise": f"synthesis.b{top}.conv1.noise_strength" in tensors,
-            "activation": _word(conv, "activation"),
+            "activation": _activation(conv),
         },
     }
 
@@ -96,7 +98,7 @@ def discriminator_kwargs(record: ModuleRecord, tensors: Tensors) -> dict[str, An
         "num_fp16_res": half["num_fp16_res"],
         "conv_clamp": _number(conv, "conv_clamp"),
         "block_kwargs": {
-            "activation": _word(conv, "activation"),
+            "activation": _activation(conv),
             "resample_filter": _taps(tensors, f"b{top}.resample_filter"),
             "fp16_channels_last": half["fp16_channels_last"],
         },
@@ -118,7 +120,7 @@ def _mapping_kwargs(mapping: ModuleRecord, tensors: Tensors) -> dict[str, Any]:
     }
     if layers:
         first = _child(mapping, "fc0")
-        kwargs["activation"] = _word(first, "activation")
+        kwargs["activation"] = _activation(first)
         kwargs["lr_multiplier"] = _number(first, "bias_gain")
     if layers > 1:
         kwargs["layer_features"] = _size(tensors, "mapping.fc0.weight", 0)
@@ -128,11 +130,11 @@ def _mapping_kwargs(mapping: ModuleRecord, tensors: Tensors) -> dict[str, Any]:
 def _epilogue(last: ModuleRecord, std_channels: int) -> dict[str, Any]:
     kwargs: dict[str, Any] = {
         "mbstd_num_channels": std_channels,
-        "activation": _word(_child(last, "conv"), "activation"),
+        "activation": _activation(_child(last, "conv")),
     }
     if std_channels:
         group = _number(_child(last, "mbstd"), "group_size")
-        kwargs["mbstd_group_size"] = _WHOLE_BATCH if group is None else int(group)
+        kwargs["mbstd_group_size"] = _WHOLE_BATCH if group is None else max(1, int(group))
     return kwargs
 
 
@@ -200,13 +202,15 @@ def _table(record: ModuleRecord, group: str) -> dict[Any, Any]:
 
 def _number(record: ModuleRecord, name: str) -> float | None:
     value = record.state.get(name, ...)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_NUMBER:
         raise Refused(f"its {shown(record.class_name)} has no number {name}")
     return value
 
 
-def _word(record: ModuleRecord, name: str) -> str:
-    value = record.state.get(name)
-    if not isinstance(value, str):
-        raise Refused(f"its {shown(record.class_name)} has no {name}")
+def _activation(record: ModuleRecord) -> str:
+    value = record.state.get("activation")
+    if not isinstance(value, str) or value not in activation_funcs:
+        raise Refused(f"its {shown(record.class_name)} has no activation that is known")
     return value

@@ -21,9 +21,11 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
 from stylegan2_msp.networks import Discriminator, Generator
 from stylegan2_msp.snapshot import load_discriminator, load_snapshot, save_snapshot
+from stylegan2_msp.upstream import import_network as reading
 from stylegan2_msp.upstream.adapter import adapted
 from stylegan2_msp.upstream.import_network import import_network
 from stylegan2_msp.upstream.loading import DATASET
+from stylegan2_msp.upstream.unpickle import ModuleRecord, load_plain
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 BUFFERS = ("resample_filter", "noise_const", "w_avg")
@@ -273,6 +275,39 @@ def test_other_contents_are_refused(content: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=r"G_ema|something else"):
         import_network(tmp_path / "x.pkl")
+
+
+WEIRD = [None, True, -1, 0, 1.5, float("nan"), 10**30, "", "x", b"x", [], {}, {"a": 1}, (1,), torch.zeros(3, 0), ...]
+
+
+def records_of(record: ModuleRecord) -> list[ModuleRecord]:
+    inner = [child for child in record.state["_modules"].values() if child is not None]
+    return [record, *(deeper for child in inner for deeper in records_of(child))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strange_attributes(seed: int, family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in one attribute or table: a network that generates, or one line."""
+    path = tmp_path / "net.pkl"
+    arrays = family_pickle(path, "rgb16_orig", family)
+    data, rng = path.read_bytes(), np.random.RandomState(seed)
+    refused = 0
+    for _ in range(40):
+        content = load_plain(memoryview(data))
+        records = records_of(content["G_ema"]) + records_of(content["D"])
+        state = records[rng.randint(len(records))].state
+        names = [n for n in state if n[0] != "_" or n in ("_parameters", "_buffers", "_modules")]
+        state[names[rng.randint(len(names))]] = WEIRD[rng.randint(len(WEIRD))]
+        monkeypatch.setattr(reading, "read_pickle", lambda _, content=content: content)
+        try:
+            found = import_network(path)
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            refused += 1
+            continue
+        with torch.no_grad():
+            found.D(found.G(arrays["z"], None, noise_mode="const"), None)  # type: ignore[misc]
+    assert refused > 5
 
 
 def test_modules_without_end(family: Any, tmp_path: Path) -> None:
