@@ -66,7 +66,7 @@ def folder(tmp_path):
     rng = np.random.RandomState(0)
     for kind in ("cat", "dog"):
         (tmp_path / "photos" / kind).mkdir(parents=True)
-        for i in range(12):
+        for i in range(60):
             Image.fromarray(rng.randint(0, 256, (70, 90, 3), dtype=np.uint8)).save(tmp_path / f"photos/{kind}/{i}.jpg")
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "module.py").write_text(FACTORY)
