@@ -66,7 +66,7 @@ stage() {
 }
 
 ref=()
-[ -n "$reference" ] && ref=(--reference "$reference")
+[ -n "$reference" ] && ref=(--reference "$reference") && export STYLEGAN2_ADA_PATH="$reference" # for its GPU test
 step=("$PYTHON" benchmarks/bench_step.py "${ref[@]}" --device "$device")
 ops=("$PYTHON" benchmarks/bench_ops.py "${ref[@]}" --device "$device" --out "$out/ops.json")
 half=bf16
