@@ -110,6 +110,28 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
         Condition({**dict.fromkeys(OPTIONS), "cond_msp": True}).applied("run", arguments(tmp_path / "b.zip"))
 
 
+def test_a_classifier_of_other_images(tmp_path: Path, grey_snapshot: Path) -> None:
+    classifier = load_snapshot(grey_snapshot).classifier
+    assert classifier is not None
+    path = archive(tmp_path, classifier.to_bytes())
+    with pytest.raises(click.UsageError, match=r"its classifier .*\(10, 1, 16, 'msp'\).* is not for its images"):
+        Condition({**dict.fromkeys(OPTIONS), "cond_msp": True}).applied("run", arguments(path))
+
+
+def test_classes_alone_are_annotated_beside_the_data(tmp_path: Path, rgb_snapshot: Path) -> None:
+    classifier = load_snapshot(rgb_snapshot).classifier
+    assert classifier is not None
+    (tmp_path / "f.safetensors").write_bytes(classifier.to_bytes())
+    samples = open_archive(archive(tmp_path, None)).load()
+    write_archive(tmp_path / "b.zip", Samples(samples.data, samples.names, classes=samples.classes))
+    given = {"cond_msp": True, "classifier": str(tmp_path / "f.safetensors")}
+    _, args = Condition({**dict.fromkeys(OPTIONS), **given}).applied("run", arguments(tmp_path / "b.zip"))
+    found = open_archive(args.training_set_kwargs.path)
+    assert args.loss_kwargs.archive == args.training_set_kwargs.path != str(tmp_path / "b.zip")
+    _, msp = classifier.predict(torch.from_numpy(samples.data).float() / 127.5 - 1)
+    np.testing.assert_allclose(found.levels(), msp.numpy(), atol=1e-5)
+
+
 def test_options_are_those_of_our_train() -> None:
     @click.command()
     @condition_options
