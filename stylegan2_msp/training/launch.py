@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +119,18 @@ def _work(plan: Plan) -> int:
         leave_world()
 
 
-def _train(plan: Plan, world: World) -> int:
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Numbers too small for the normal form count as zero inside the block: CPUs are slow at them."""
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@_denormals_flushed()
+def _train(plan: Plan, world: World) -> int:
     if world.device.type == "cpu":
         keep_freed_memory()
     torch.backends.cudnn.benchmark = not plan.machine.nobench

@@ -72,7 +72,7 @@ def test_moons(command, tmp_path, name) -> None:
     _, u = generator.classifier.answer(points, classes)
     np.testing.assert_allclose([float(r["uncertainty_out"]) for r in found], u, atol=1e-3)
     report = report_run(folder, tmp_path / "report", n=40, device="cpu")
-    assert report.results["uncertainty"] == generator.measure.title
+    assert report.results.about["uncertainty"] == generator.measure.title
     assert report.notes == []
     assert generator.measure.title in (tmp_path / "report" / "results.md").read_text()
 

@@ -57,7 +57,7 @@ def plan(case: Case, dtype: torch.dtype, order: int, act: str, clamp: float | No
         dtype,
         case.channels_last,
         case.aligned,
-        case.dim is not None,
+        case.dim is not None and (order == 0 or act == "swish"),  # other derivatives follow from y and take no bias
         case.dim or 0,
         act,
         SETTINGS["alpha"],
