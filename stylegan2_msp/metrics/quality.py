@@ -41,7 +41,7 @@ def check_torchmetrics() -> None:
         import torchmetrics.image.fid  # noqa: F401
     except ImportError:
         raise UserError(
-            "evaluate: FID and KID need torchmetrics; pip install 'stylegan2-msp[metrics]', or give --features none"
+            "evaluate: FID and KID need torchmetrics; pip install torchmetrics, or give --features none"
         ) from None
 
 

@@ -15,17 +15,19 @@ from torch import Tensor, nn
 
 from stylegan2_msp.networks import Discriminator, Generator
 
+_MISSING = object()
+
 
 class Arguments(dict[str, Any]):
     """Arguments by key and, as the checkout's code asks for them, by attribute."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in self:
-            raise AttributeError(name)
-        return self[name]
+    __setattr__ = dict.__setitem__
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
+    def __getattr__(self, key: str) -> object:
+        found: object = self.get(key, _MISSING)
+        if found is _MISSING:
+            raise AttributeError(f"no argument is called {key!r}")
+        return found
 
 
 class _Pickled(nn.Module):

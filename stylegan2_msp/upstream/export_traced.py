@@ -50,7 +50,7 @@ def export_onnx(network: Path, dest: Path, noise: str = "const") -> PlainGenerat
     """Writes an ONNX file with all weights inside, and runs it with onnxruntime; else as `export_torch`."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"--to onnx: needs {', '.join(missing)}; pip install 'stylegan2-msp[onnx]'")
+        raise UserError(f"--to onnx: needs {', '.join(missing)}; pip install onnx onnxruntime onnxscript")
     import onnxruntime
 
     plain = _plain_generator(network, noise)

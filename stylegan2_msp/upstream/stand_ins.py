@@ -22,8 +22,8 @@ class StandIn(types.ModuleType):
         self.__dict__["_real"] = real
         self.__dict__.update(changed)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_real"], name)
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self.__dict__["_real"], attribute)
 
 
 def available_device(*args: Any) -> torch.device:

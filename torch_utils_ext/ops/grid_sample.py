@@ -15,9 +15,9 @@ _BILINEAR, _ZEROS = 0, 0  # how the native operator numbers its modes
 def grid_sample(input: torch.Tensor, grid: torch.Tensor, impl: str = "auto") -> torch.Tensor:
     """Samples images bilinearly; outside of them is zero (padding_mode='zeros', align_corners=False).
 
-    `torch.nn.functional.grid_sample` can be differentiated only once, which rules out gradient penalties through an
-    augmentation. Sampling is linear in the images: its derivative is the adjoint, whose derivative is sampling again,
-    so this one can be differentiated any number of times with respect to `input`.
+    Before torch 2.13 `torch.nn.functional.grid_sample` can be differentiated only once, which rules out gradient
+    penalties through an augmentation. Sampling is linear in the images: its derivative is the adjoint, whose
+    derivative is sampling again, so this one can be differentiated any number of times with respect to `input`.
 
     Args:
         input: images [N, C, H, W].
