@@ -26,7 +26,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "consistency_ramp": 0.0,
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
-        "consistency_class": 0.0,
+        "consistency_class": 0.0 if given.get("consistency") == 0 or u_size > 1 else 1.0,
         "consistency_augment": 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,
@@ -38,6 +38,8 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         return terms | dict.fromkeys(off, 0.0)
     if terms["consistency_augment"] and kind == "points":
         raise UserError("--consistency-augment: 2-D points have no augmentation; leave it out")
+    if terms["consistency_class"] and u_size > 1:
+        raise UserError("--consistency-class: softmax vectors say which class is answered; leave it out")
     if terms["vicinal"] and u_size > 1:
         raise UserError("--vicinal: needs one number of uncertainty per sample, the data have softmax vectors")
     return terms

@@ -79,8 +79,8 @@ class NumberOrAuto(click.ParamType):
 @click.option(
     "--consistency-class",
     type=float,
-    help="Weight of cross-entropy to the class, at levels where fakes are named right less often than reals.  "
-    "[default: 0]",
+    help="Weight of the term by which fakes are named right as often as reals of the same u, no less and no more.  "
+    "[default: 1; 0 with --consistency 0 and for softmax vectors]",
 )
 @click.option(
     "--consistency-augment",

@@ -17,7 +17,6 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator
 from stylegan2_msp.training.ada import AdaController
-from stylegan2_msp.training.agreement import ClassAgreement
 from torch_utils_ext.rng import BatchRng
 
 FORMAT = "stylegan2-msp training state 1"
@@ -39,7 +38,6 @@ class TrainState:
     pipe: AugmentPipe | None
     ada: AdaController | None
     pl_mean: torch.Tensor
-    agreement: ClassAgreement | None = None
     nimg: int = 0
     step: int = 0
     tick: int = 0
@@ -56,8 +54,6 @@ class TrainState:
             state["p"] = self.pipe.p.detach().cpu()
         if self.ada is not None:
             state["ada"] = {"signs": list(self.ada.signs), "r_t": self.ada.r_t}
-        if self.agreement is not None:
-            state["agreement"] = self.agreement.state_dict()
         state["pl_mean"] = self.pl_mean
         state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
         state["sums"] = dict(self.sums)
@@ -73,8 +69,6 @@ class TrainState:
         if self.ada is not None:
             self.ada.signs = [s.to(device) for s in state["ada"]["signs"]]
             self.ada.r_t = state["ada"]["r_t"]
-        if self.agreement is not None:
-            self.agreement.load_state_dict(state["agreement"])
         self.pl_mean = state["pl_mean"].to(device)
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import level, make_labels
-from stylegan2_msp.training.agreement import ClassAgreement
+from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from torch_utils_ext.rng import BatchRng
 
 # Shifts by whole pixels up to 1/32 of the image, and faint noise. On reals of corrupted MNIST, all levels alike, they
@@ -32,10 +32,10 @@ class Consistency:
         weight: of E|v - u| over the fakes that D judges.
         uniform: of E|v - u| over a second batch that D never sees, its levels uniform over the data's range.
         share: size of that second batch relative to the first.
-        class_weight: of E[s(u) (-log p_y)] over both batches; s(u) in [0, 1] says how far fakes of that level fall
-            short of the class agreement of reals (`ClassAgreement.shortfall`). Bare cross-entropy would make fakes
-            more obedient than reals, which f gets wrong the more often the lower u is.
-        agreement: gives s(u); needed with ``class_weight``.
+        class_weight: of E[max_k p_k - p_w] over both batches, where w is what f is to answer: y, or else the likeliest
+            other class. Reals of level u are named y with probability a(u), and so are fakes to be: the first number
+            of z says which of them. Bare cross-entropy to y would make fakes more obedient than reals.
+        agreement: a; needed with ``class_weight``.
         pipe: mild augmentation under which f looks at fakes, or None. An answer that holds under small shifts and
             faint noise is not owed to a pattern of single pixels (randomised smoothing, Cohen et al. 2019). D's own
             pipe would not do: f answers strongly augmented reals otherwise than the reals, of which u is said.
@@ -68,8 +68,8 @@ class Consistency:
         levels = self.lowest + (self.highest - self.lowest) * self.rng.rand(count)
         return make_labels(classes, self.classifier.measure.rows(classes, levels), K)
 
-    def charge(self, img: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """E|v - u| (of softmax vectors half the L1 distance) and E[s(u) (-log p_y)] of fakes made for labels c."""
+    def charge(self, img: torch.Tensor, c: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """E|v - u| (of softmax vectors half the L1 distance) and E[max_k p_k - p_w] of fakes made of z for labels c."""
         K = self.classifier.num_classes
         classes, asked = c[:, :K].argmax(dim=1), c[:, K:]
         logits, v = self._answer(img, classes)
@@ -77,10 +77,11 @@ class Consistency:
         distance = (v.reshape(asked.shape) - asked).abs().sum(dim=1).mean() / halved
         if self.agreement is None:
             return distance, distance.new_zeros(())
-        levels = level(c, K)
-        strayed = self.agreement.shortfall(levels) * cross_entropy(logits, classes, reduction="none")
-        self.agreement.observe(levels, logits.detach().argmax(dim=1) == classes, len(c) * self.rng.world_size)
-        return distance, strayed.mean()
+        p = logits.softmax(dim=1)
+        own = p.gather(1, classes[:, None])[:, 0]
+        other = p.scatter(1, classes[:, None], 0.0).amax(dim=1)
+        named_right = torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K))
+        return distance, torch.where(named_right, other - own, own - other).clamp_min(0).mean()
 
     def _answer(self, img: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and measure of what an image file would hold of the fakes."""
@@ -92,3 +93,27 @@ class Consistency:
         logits = f(img)
         v = f.measure(f.measured_logits(img) if f.measure.draws else logits, classes)
         return logits, v.clamp(0, 1)
+
+
+def ask(
+    classifier: FrozenClassifier,
+    data: TrainingSet,
+    rng: BatchRng,
+    weight: float,
+    uniform: float,
+    share: float,
+    class_weight: float,
+    augment: float,
+) -> Consistency:
+    """The terms that ask ``classifier`` about fakes made for labels of ``data``.
+
+    Args:
+        augment: probability of each of the mild augmentations; 0 is none.
+        weight, uniform, share, class_weight: as of `Consistency`.
+    """
+    pipe = None
+    if augment > 0:
+        pipe = AugmentPipe(**MILD).requires_grad_(False).to(data.labels.device)
+        pipe.p.fill_(augment)
+    agreement = real_agreement(classifier, data) if class_weight > 0 else None
+    return Consistency(classifier, rng, weight, uniform, share, class_weight, agreement, pipe, data.labels)

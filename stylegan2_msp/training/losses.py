@@ -69,12 +69,13 @@ class Objective:
         asks = self.consistency
         if asks is None or strength == 0:
             return losses
-        distance, strayed = asks.charge(img, c)
+        distance, strayed = asks.charge(img, c, z)
         losses["consistency"] = strength * asks.weight * distance
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))
-            ws = self.G.mapping(self.rng.randn(len(c), z.shape[1]), c, skip_w_avg_update=True)
-            distance, more = asks.charge(self.G.synthesis(ws, rng=self.rng), c)
+            z = self.rng.randn(len(c), z.shape[1])
+            ws = self.G.mapping(z, c, skip_w_avg_update=True)
+            distance, more = asks.charge(self.G.synthesis(ws, rng=self.rng), c, z)
             losses["consistency_uniform"] = strength * asks.uniform * distance
             strayed = (strayed + more) / 2
         if asks.agreement is not None:

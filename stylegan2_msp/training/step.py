@@ -16,9 +16,8 @@ from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
 from stylegan2_msp.training.ada import AdaController
-from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.training.checkpoint import TrainState
-from stylegan2_msp.training.consistency import MILD, Consistency
+from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
@@ -56,7 +55,7 @@ class Trainer:
         self.config = config
         self.data = data
         self.world = world
-        self.state = state = _initial_state(config, data, num_classes, classifier, world)
+        self.state = state = _initial_state(config, data, num_classes, world)
         self.labels = LabelDraws(data.labels, num_classes, state.order, state.rng, config.label_noise, config.vicinal)
         self.objective = Objective(
             state.G,
@@ -223,27 +222,12 @@ def _consistency(
     weights = (config.consistency, config.consistency_uniform, config.consistency_class)
     if classifier is None or not any(weights):
         return None
-    pipe = None
-    if config.consistency_augment > 0:
-        pipe = AugmentPipe(**MILD).requires_grad_(False).to(data.labels.device)
-        pipe.p.fill_(config.consistency_augment)
     weight, uniform, class_weight = weights
-    return Consistency(
-        classifier,
-        state.rng,
-        weight=weight,
-        uniform=uniform,
-        share=config.consistency_share,
-        class_weight=class_weight,
-        agreement=state.agreement,
-        pipe=pipe,
-        labels=data.labels,
-    )
+    share, augment = config.consistency_share, config.consistency_augment
+    return ask(classifier, data, state.rng, weight, uniform, share, class_weight, augment)
 
 
-def _initial_state(
-    config: TrainConfig, data: TrainingSet, num_classes: int, classifier: FrozenClassifier | None, world: World
-) -> TrainState:
+def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:
     """A fresh state, the same on every process."""
     torch.manual_seed(config.seed)
     G = cast("Generator | PointGenerator", build_network(config.G_name, config.G_kwargs).train())
@@ -257,9 +241,6 @@ def _initial_state(
         pipe.p.fill_(config.aug_p)
         if config.aug == "ada":
             ada = AdaController(pipe, config.ada_target, config.ada_kimg, config.ada_interval, config.batch)
-    agreement = None
-    if classifier is not None and config.consistency_class > 0:
-        agreement = ClassAgreement(real_agreement(classifier, data), world.mean)
     flatten = config.flatten if config.condition == "class+msp" else 0.0
     return TrainState(
         G=G,
@@ -271,7 +252,6 @@ def _initial_state(
         rng=BatchRng(config.seed, world.device, world.rank, world.size),
         pipe=pipe,
         ada=ada,
-        agreement=agreement,
         pl_mean=torch.zeros((), device=world.device),
     )
 

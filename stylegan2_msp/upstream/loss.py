@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch_utils import training_stats  # type: ignore[import-not-found]
 from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
-from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
-from stylegan2_msp.training.consistency import MILD, Consistency
+from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.step import consistency_strength
 from torch_utils_ext.rng import BatchRng
 
@@ -26,7 +26,7 @@ class MspLoss(StyleGAN2Loss):
     Args:
         archive: the annotated archive; its classifier is f.
         num_classes: K.
-        consistency, consistency_uniform, consistency_share, consistency_augment: as of `train`.
+        consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment: as of `train`.
         consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
         label_noise: standard deviation of the noise on the level that D is told.
         seed: of all that these terms draw.
@@ -43,6 +43,7 @@ class MspLoss(StyleGAN2Loss):
         consistency_ramp: float = 0.0,
         consistency_uniform: float = 0.0,
         consistency_share: float = 0.5,
+        consistency_class: float = 0.0,
         consistency_augment: float = 0.0,
         label_noise: float = 0.0,
         seed: int = 0,
@@ -55,13 +56,11 @@ class MspLoss(StyleGAN2Loss):
         self.num_classes, self.label_noise = num_classes, label_noise
         self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
         self.nimg = 0
-        self.charged: tuple[float, float, bool] | None = None  # strength, gain and sync while G learns
+        self.charged: tuple[float, float, bool, torch.Tensor] | None = None  # strength, gain, sync and z while G learns
         self.asks: Consistency | None = None
-        if consistency or consistency_uniform:
-            self.asks = _asks(archive, device, self.rng, consistency, consistency_uniform, consistency_share)
-            if consistency_augment > 0:
-                self.asks.pipe = AugmentPipe(**MILD).requires_grad_(False).to(device)
-                self.asks.pipe.p.fill_(consistency_augment)
+        if consistency or consistency_uniform or consistency_class:
+            weights = (consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment)
+            self.asks = _asks(archive, device, self.rng, weights)
 
     def accumulate_gradients(
         self,
@@ -76,7 +75,7 @@ class MspLoss(StyleGAN2Loss):
         """As the checkout's; in its main phase G is also charged by the classifier."""
         strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg) if self.asks is not None else 0.0
         if phase in ("Gmain", "Gboth") and strength > 0:
-            self.charged = (strength, gain, sync)
+            self.charged = (strength, gain, sync, gen_z)
         try:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
         finally:
@@ -87,28 +86,33 @@ class MspLoss(StyleGAN2Loss):
     def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
         """Logits of D; under `accumulate_gradients` of G the images carry the classifier's charge."""
         if self.charged is not None and img.requires_grad:
-            strength, gain, together = self.charged
+            strength, gain, together, z = self.charged
             self.charged = None
-            img = _Charged.apply(img, strength * self._charge(img, c, together), gain)
+            img = _Charged.apply(img, strength * self._charge(img, c, z, together), gain)
         if self.label_noise > 0:
             c = c.clone()
             level = c[:, self.num_classes :]
             level += self.label_noise * self.rng.randn(*level.shape)
         return super().run_D(img, c, sync)
 
-    def _charge(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
-        """Weighted distances of the classifier's answers from the levels asked for, a scalar."""
+    def _charge(self, img: torch.Tensor, c: torch.Tensor, z: torch.Tensor, sync: bool) -> torch.Tensor:
+        """Weighted distances of the classifier's answers from the levels asked for and from the class, a scalar."""
         asks = self.asks
         assert asks is not None
-        distance, _ = asks.charge(img, c)
+        distance, strayed = asks.charge(img, c, z)
         training_stats.report("Loss/G/consistency", distance)
         total = asks.weight * distance
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))
-            more, _ = self.run_G(self.rng.randn(len(c), self._z_dim()), c, sync=sync)
-            distance, _ = asks.charge(more, c)
+            z = self.rng.randn(len(c), self._z_dim())
+            more, _ = self.run_G(z, c, sync=sync)
+            distance, also_strayed = asks.charge(more, c, z)
             training_stats.report("Loss/G/consistency_uniform", distance)
             total = total + asks.uniform * distance
+            strayed = (strayed + also_strayed) / 2
+        if asks.agreement is not None:
+            training_stats.report("Loss/G/class", strayed)
+            total = total + asks.class_weight * strayed
         return total
 
     def _z_dim(self) -> int:
@@ -130,9 +134,8 @@ class _Charged(torch.autograd.Function):
         return grads[0], torch.full_like(ctx.like, ctx.gain), None
 
 
-def _asks(path: str, device: torch.device, rng: BatchRng, weight: float, uniform: float, share: float) -> Consistency:
+def _asks(path: str, device: torch.device, rng: BatchRng, weights: tuple[float, ...]) -> Consistency:
     archive = open_archive(path)
     assert archive.classifier_bytes is not None  # `train_options` has looked
     classifier = FrozenClassifier.from_bytes(archive.classifier_bytes, path).to(device)
-    labels = torch.from_numpy(archive.labels()).to(device)
-    return Consistency(classifier, rng, weight=weight, uniform=uniform, share=share, labels=labels)
+    return ask(classifier, TrainingSet(archive, "class+msp", device), rng, *weights)

@@ -21,6 +21,7 @@ _LOSS_OPTIONS = (
     "consistency_ramp",
     "consistency_uniform",
     "consistency_share",
+    "consistency_class",
     "consistency_augment",
     "label_noise",
 )
@@ -119,7 +120,7 @@ def _without_classifier(archive: Archive, terms: dict[str, Any], given: dict[str
                 f"not for its images {data}; annotate again"
             )
         return terms
-    asking = ("consistency", "consistency_uniform")
+    asking = ("consistency", "consistency_uniform", "consistency_class")
     for name in asking:
         if given[name]:
             raise UserError(f"--{name.replace('_', '-')}: {archive.path} holds no classifier; annotate it with one")

@@ -15,7 +15,7 @@ from stylegan2_msp.conditioning import level, make_labels
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.networks import PointDiscriminator, PointGenerator
-from stylegan2_msp.training.agreement import CELLS, ClassAgreement, real_agreement
+from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.training.consistency import MILD, Consistency
 from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.step import consistency_strength
@@ -25,6 +25,7 @@ from torch_utils_ext.rng import BatchRng
 K = 3
 IMG = torch.tensor([[0.5, -0.2, 0.1], [-3.0, 0.4, 0.3], [0.9, 0.8, -0.7], [0.0, 0.1, 0.2]])[:, :, None, None]
 CLASSES = torch.tensor([0, 1, 1, 0])
+Z = torch.zeros(4, 2)
 
 
 class PixelClassifier(nn.Module):
@@ -58,26 +59,26 @@ def asks(measure: Measure | None = None, **options: Any) -> Consistency:
 def test_distance_is_the_mean_distance_between_asked_and_answered() -> None:
     u = torch.tensor([0.9, 0.6, 0.5, 0.4])
     expected = sum(abs(max(p) - float(a)) for p, a in zip(probs().tolist(), u, strict=True)) / 4
-    assert float(asks().charge(IMG, labels(u))[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(asks().charge(IMG, labels(u), Z)[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_distance_of_another_measure() -> None:
     u = torch.tensor([0.1, 0.6, 0.5, 0.9])
     entropies = [-sum(x * math.log(x) for x in p) / math.log(3) for p in probs().tolist()]
     expected = sum(abs(h - float(a)) for h, a in zip(entropies, u, strict=True)) / 4
-    assert float(asks(Entropy()).charge(IMG, labels(u))[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(asks(Entropy()).charge(IMG, labels(u), Z)[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_distance_of_softmax_vectors_is_half_of_l1() -> None:
     asked = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
     expected = float((probs() - asked).abs().sum()) / 2 / 4
-    assert float(asks(Softmax()).charge(IMG, labels(asked))[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(asks(Softmax()).charge(IMG, labels(asked), Z)[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_answer_beyond_the_range_counts_as_its_end() -> None:
     """Labels of measures with a recorded range are clipped to it."""
     measure = Energy(lowest=-2.0, highest=-1.9)  # every image lies outside
-    assert float(asks(measure).charge(IMG, labels(0.25))[0]) == pytest.approx(
+    assert float(asks(measure).charge(IMG, labels(0.25), Z)[0]) == pytest.approx(
         sum(0.75 if float((4 * row.clamp(-1, 1)).flatten().logsumexp(0)) < 1.9 else 0.25 for row in IMG) / 4
     )
 
@@ -192,35 +193,39 @@ def test_strength_starts_and_rises() -> None:
     assert [consistency_strength(n, 20, 40) for n in (0, 20_000, 30_000, 60_000, 10**6)] == [0, 0, 0.25, 1, 1]
 
 
-def test_class_term_is_cross_entropy_where_fakes_fall_short_of_reals() -> None:
-    """Level 0.95: fakes named right 90 % of the time, reals 92.5 %: half weight. 0.65: right more often than reals."""
-    real = torch.full((CELLS,), 0.5)
-    real[9] = 0.925
-    agreement = ClassAgreement(real)
-    agreement.sums[:, 9] = torch.tensor([90.0, 100.0])
-    agreement.sums[:, 6] = torch.tensor([55.0, 100.0])
+def test_class_term_asks_as_many_fakes_to_be_named_right_as_reals_are() -> None:
+    """a(0.9) = 0.8: the fake at the 79th percentile of z is to be named as its class, that at the 81st as another."""
+    agreement = ClassAgreement(torch.tensor([0.4, 0.8, 1.0]), torch.tensor([0.3, 0.7, 0.9]))
     consistency = asks(class_weight=1.0, agreement=agreement)
-    u = torch.tensor([0.95, 0.65, 0.95, 0.1])  # nothing was seen at 0.1 yet: no charge
-    surprise = [-math.log(float(p[k])) for p, k in zip(probs(), CLASSES, strict=True)]
-    assert float(consistency.charge(IMG, labels(u))[1]) == pytest.approx(
-        0.5 * (surprise[0] + surprise[2]) / 4, rel=1e-4
-    )
-    right = (probs().argmax(dim=1) == CLASSES).float()
-    decay = 0.5 ** (4 / 2000)
-    assert agreement.sums[:, 9].tolist() == pytest.approx(
-        [90 * decay + float(right[0] + right[2]), 100 * decay + 2], rel=1e-5
-    )
-    assert agreement.sums[:, 1].tolist() == [float(right[3]), 1.0]
+    p = probs()
+    for percentile, right in ((0.79, True), (0.81, False)):
+        z = torch.randn(4, 5)
+        z[:, 0] = torch.special.ndtri(torch.tensor(percentile))
+        expected = 0.0
+        for row, y in zip(p.tolist(), CLASSES.tolist(), strict=True):
+            strongest_other = max(value for k, value in enumerate(row) if k != y)
+            expected += max(row) - (row[y] if right else strongest_other)
+        assert expected > 0
+        assert float(consistency.charge(IMG, labels(0.9), z)[1]) == pytest.approx(expected / 4, rel=1e-5)
 
 
-def test_agreement_of_two_processes_is_that_of_one() -> None:
-    u, right = torch.rand(8), torch.rand(8) < 0.5
-    alone = ClassAgreement(torch.ones(CELLS))
-    alone.observe(u, right, 8)
-    halves = [ClassAgreement(torch.ones(CELLS)) for _ in range(2)]
-    for rank, half in enumerate(halves):
-        half.observe(u[rank::2], right[rank::2], 8)
-    torch.testing.assert_close((halves[0].sums + halves[1].sums) / 2, alone.sums)
+def test_class_term_draws_fakes_towards_the_answer_that_is_asked_for() -> None:
+    agreement = ClassAgreement(torch.tensor([0.5]), torch.tensor([0.5]))
+    consistency = asks(class_weight=1.0, agreement=agreement)
+    for sign in (-1.0, 1.0):  # below the median: named right
+        img = IMG.clone().requires_grad_(True)
+        for _ in range(200):
+            _, strayed = consistency.charge(img, labels(0.6), torch.full((4, 2), sign))
+            (slope,) = torch.autograd.grad(strayed, img)
+            img = (img - slope).detach().requires_grad_(True)
+        right = PixelClassifier()(img).argmax(dim=1) == CLASSES
+        assert right.tolist() == [sign < 0] * 4
+
+
+def test_agreement_of_reals_is_piecewise_linear_in_their_level() -> None:
+    agreement = ClassAgreement(torch.tensor([0.4, 0.8, 1.0]), torch.tensor([0.3, 0.7, 0.9]))
+    asked = torch.tensor([0.0, 0.4, 0.5, 0.8, 0.95, 1.0, 1.2])
+    torch.testing.assert_close(agreement(asked), torch.tensor([0.3, 0.3, 0.4, 0.7, 0.85, 0.9, 0.9]))
 
 
 def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn: FrozenClassifier) -> None:
@@ -229,11 +234,10 @@ def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn:
     found = real_agreement(frozen_cnn, data, batch=37)
     predicted = frozen_cnn.probs(data.reals(torch.arange(400))).argmax(dim=1).numpy()
     right = predicted == archive.classes
-    for k in range(CELLS):
-        mine = (archive.u * 10).astype(int).clip(0, 9) == k
-        if mine.any():
-            assert float(found[k]) == pytest.approx(right[mine].mean(), abs=1e-6)
-    assert not bool(found.isnan().any())
+    cells = (archive.u * 20).astype(int).clip(0, 19)
+    held = sorted(set(cells.tolist()))
+    assert found.levels.tolist() == pytest.approx([archive.u[cells == k].mean() for k in held], abs=1e-5)
+    assert found.shares.tolist() == pytest.approx([right[cells == k].mean() for k in held], abs=1e-6)
 
 
 def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws() -> None:
@@ -248,7 +252,7 @@ def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws()
         rng = BatchRng(5, rank=rank, world_size=world)
         consistency = Consistency(Watcher(), rng, pipe=AugmentPipe(**MILD))  # type: ignore[arg-type]
         classes = torch.zeros(len(img[rank::world]), dtype=torch.int64)
-        consistency.charge(img[rank::world], make_labels(classes, 0.5, K))
+        consistency.charge(img[rank::world], make_labels(classes, 0.5, K), torch.zeros(len(classes), 2))
         return consistency.classifier.seen
 
     whole = shown()
