@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,58 @@ from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.report.style import CYCLE, identity_line, new_figure, save_figure, styled
 from stylegan2_msp.study.run import Study
 
-# Figure, distribution, whose items, heading.
-COLUMNS = (
-    ("mae", "uniform", "fakes", "uniform MAE"),
-    ("spearman", "uniform", "fakes", "uniform Spearman"),
-    ("class_agreement", "uniform", "fakes", "uniform agreement"),
-    ("class_agreement", "uniform", "reals", "(reals)"),
-    ("mae", "natural", "fakes", "natural MAE"),
-    ("class_agreement", "natural", "fakes", "natural agreement"),
-    ("class_agreement", "natural", "reals", "(reals)"),
-    ("second_spearman", "uniform", "fakes", "second classifier's Spearman"),
-    ("monotonicity", "uniform", "fakes", "monotonicity"),
-    ("fid", "natural", "fakes", "FID (second classifier)"),
-    ("recall", "natural", "fakes", "recall"),
-    ("energy_ratio", "natural", "fakes", "energy distance ratio"),
-)
+Figure = Callable[[Results], float]
+
+
+def _figure(name: str, on: str, of: str = "fakes") -> Figure:
+    return lambda found: found.value(name, on, of=of)
+
+
+def _worst_class(found: Results) -> float:
+    """Lowest Spearman of a class on uniform levels."""
+    own = [
+        r.value for r in found.rows if (r.figure, r.of, r.on) == ("spearman", "fakes", "uniform") and r.cls is not None
+    ]
+    return min(own, default=math.nan)
+
+
+def _gap(*names: str, on: str) -> Figure:
+    """Largest distance between fakes and reals at any level, over these figures."""
+
+    def largest(found: Results) -> float:
+        gaps = [
+            abs(row.value - found.value(name, on, of="reals", level=row.level))
+            for name in names
+            for row in found.levels(name, on)
+        ]
+        return max((gap for gap in gaps if not math.isnan(gap)), default=math.nan)
+
+    return largest
+
+
+def _recall_of_levels(found: Results) -> float:
+    values = [row.value for row in found.levels("recall", "matched") if not math.isnan(row.value)]
+    return statistics.mean(values) if values else math.nan
+
+
+COLUMNS: dict[str, Figure] = {
+    "uniform MAE": _figure("mae", "uniform"),
+    "uniform Spearman": _figure("spearman", "uniform"),
+    "worst class's": _worst_class,
+    "natural MAE": _figure("mae", "natural"),
+    "class agreement, natural": _figure("class_agreement", "natural"),
+    "of reals": _figure("class_agreement", "natural", "reals"),
+    "uniform": _figure("class_agreement", "uniform"),
+    "of reals, uniform": _figure("class_agreement", "uniform", "reals"),
+    "largest gap at a level": _gap("class_agreement", on="matched"),
+    "second classifier's Spearman": _figure("second_spearman", "uniform"),
+    "monotonicity": _figure("monotonicity", "uniform"),
+    "FID (second classifier)": _figure("fid", "natural"),
+    "recall": _figure("recall", "natural"),
+    "recall in levels": _recall_of_levels,
+    "mix of corruptions, largest gap": _gap("share_none", "share_blur", "share_noise", on="matched"),
+    "energy distance ratio": _figure("energy_ratio", "natural"),
+}
 
 
 def collect(study: Study) -> dict[str, dict[int, Results]]:
@@ -48,7 +86,7 @@ def summarise(study: Study, seconds: float) -> list[Path]:
     """
     found = collect(study)
     rows = {
-        name: {heading: [r.value(figure, on, of=of) for r in seeds.values()] for figure, on, of, heading in _keys()}
+        name: {heading: [figure(r) for r in seeds.values()] for heading, figure in COLUMNS.items()}
         for name, seeds in found.items()
     }
     files = [study.folder / name for name in ("study.md", "study.json", "calibration.png")]
@@ -65,11 +103,6 @@ def summarise(study: Study, seconds: float) -> list[Path]:
     return files
 
 
-def _keys() -> list[tuple[str, str, str, str]]:
-    """Columns with headings that differ: 'reals' stands beside two of them."""
-    return [(f, on, of, f"{heading} {on}" if of == "reals" else heading) for f, on, of, heading in COLUMNS]
-
-
 def _markdown(
     study: Study,
     rows: dict[str, dict[str, list[float]]],
@@ -77,11 +110,7 @@ def _markdown(
     about: dict[str, Any],
     seconds: float,
 ) -> str:
-    shown = [
-        (key, heading)
-        for (_, _, _, key), (_, _, _, heading) in zip(_keys(), COLUMNS, strict=True)
-        if any(not math.isnan(v) for row in rows.values() for v in row[key])
-    ]
+    shown = [name for name in COLUMNS if any(not math.isnan(v) for row in rows.values() for v in row[name])]
     lines = [
         f"# {study.experiment.title}",
         "",
@@ -89,11 +118,11 @@ def _markdown(
         f"{study.experiment.kimg * study.scale:g} kimg each; {about.get('device', 'nothing measured yet')}, "
         f"torch {about.get('torch', '-')}; this call took {seconds / 60:.0f} min.",
         "",
-        "| variant | seeds | " + " | ".join(heading for _, heading in shown) + " |",
+        "| variant | seeds | " + " | ".join(shown) + " |",
         "| --- | --- |" + " ---: |" * len(shown),
     ]
     for name, row in rows.items():
-        cells = [_mean(row[key]) for key, _ in shown]
+        cells = [_mean(row[key]) for key in shown]
         lines.append(f"| {name} | {', '.join(map(str, seeds[name]))} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n![Mean answer at each level](calibration.png)\n"
 
