@@ -20,13 +20,14 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
     Raises:
         UserError: an option does not go with the data.
     """
+    weight = 2.0 if given.get("consistency") is None else given["consistency"]
     defaults = {
-        "consistency": 1.0,
+        "consistency": weight,
         "consistency_kimg": 20.0,
         "consistency_ramp": 0.0,
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
-        "consistency_class": 0.0 if given.get("consistency") == 0 or u_size > 1 else 1.0,
+        "consistency_class": weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
         "consistency_augment": 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,
