@@ -14,7 +14,8 @@ from stylegan2_msp.errors import UserError
 def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` to write to, then puts it in place (write, fsync, rename).
 
-    When the body fails nothing is left behind and what stood at ``path`` stays.
+    When the body fails nothing is left behind and what stood at ``path`` stays. The file can be read by whoever may
+    read new files, however the body makes it.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
@@ -22,7 +23,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        os.chmod(temporary, mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -1,0 +1,47 @@
+"""Snapshot files: every length of header can be read, and the file is as readable as any new file."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.networks import PointGenerator
+from stylegan2_msp.snapshot import load_snapshot, save_snapshot
+
+
+def test_any_length_of_header_can_be_read(tmp_path: Path) -> None:
+    """The first byte of a safetensors file is its header's length modulo 256; 0x80 is how pickles begin, too."""
+    torch.manual_seed(0)
+    G = PointGenerator(4, 3, hidden=8, w_dim=8)
+    first = set()
+    for padding in range(0, 256, 8):
+        path = tmp_path / f"{padding}.safetensors"
+        save_snapshot(path, G, None, {"note": "x" * padding})
+        first.add(path.read_bytes()[0])
+        loaded = load_snapshot(path)
+        assert loaded.info == {"note": "x" * padding}
+        torch.testing.assert_close(dict(loaded.G.state_dict()), dict(G.state_dict()), rtol=0, atol=0)
+    assert 0x80 in first
+    assert len(first) == 32
+
+
+def test_pickles_are_named_as_such(tmp_path: Path) -> None:
+    for protocol in (2, 3, 4, 5):
+        path = tmp_path / f"{protocol}.safetensors"
+        path.write_bytes(pickle.dumps({"G_ema": list(range(50))}, protocol))
+        with pytest.raises(UserError, match="is a pickle, which can run code and is never loaded"):
+            load_snapshot(path)
+    torch.save({"G": torch.ones(3)}, path)
+    with pytest.raises(UserError, match="is a pickle, which can run code and is never loaded"):
+        load_snapshot(path)
+
+
+def test_a_snapshot_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, PointGenerator(4, 3, hidden=8, w_dim=8), None, {})
+    assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
