@@ -20,7 +20,7 @@ from stylegan2_msp.metrics.results import Results
 
 Array = npt.NDArray[Any]
 _ENERGY_ITEMS = 3000
-_ENERGY_DRAWS = 10
+_ENERGY_DRAWS = 40
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _add_kinds(results: Results, kinds: Array, prefix: str, seed: int, **where: 
 def add_energy(results: Results, reference: Reference, fakes: Items, seed: int) -> None:
     """Adds the energy distance of fakes to reals over that of two real samples of the same size, overall and per class.
 
-    Means of ten random draws of up to 3000 items; about 1 is as near as another sample of the data would be.
+    Means of 40 random draws of up to 3000 items; about 1 is as near as another sample of the data would be.
     """
     reals = reference.seen
     assert reals is not None

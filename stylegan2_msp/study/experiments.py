@@ -70,7 +70,7 @@ _MEASURES = tuple(
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "moons": Experiment("Moons: the paper's plain conditioning and ours", ("moons",), 3000, (_PLAIN, _OURS)),
+    "moons": Experiment("Moons: the paper's plain conditioning and ours", ("moons",), 5000, (_PLAIN, _OURS)),
     "moons-ablation": Experiment(
         "Moons: each part switched off or on, and each measure", ("moons",), 3000, (_PLAIN, _OURS, *_PARTS, *_MEASURES)
     ),
