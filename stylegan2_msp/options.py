@@ -8,7 +8,7 @@ from stylegan2_msp.augment import AUGPIPE
 from stylegan2_msp.errors import UserError
 
 
-def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int) -> dict[str, Any]:
+def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int, kimg: float) -> dict[str, Any]:
     """Values of the options that make the uncertainty hold; where it is no condition, all of them are off.
 
     Args:
@@ -16,15 +16,18 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         guided: whether the uncertainty is a condition.
         kind: of the data, 'images' or 'points'.
         u_size: numbers of uncertainty in a label.
+        kimg: length of the run.
 
     Raises:
         UserError: an option does not go with the data.
     """
+    # Images first learn what reals are like: noise never appears where the classifier is asked from the start.
+    start, ramp = (20.0, 0.0) if kind == "points" else (min(100.0, kimg / 6),) * 2
     weight = 2.0 if given.get("consistency") is None else given["consistency"]
     defaults = {
         "consistency": weight,
-        "consistency_kimg": 20.0,
-        "consistency_ramp": 0.0,
+        "consistency_kimg": start,
+        "consistency_ramp": ramp,
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
         "consistency_class": weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels

@@ -65,9 +65,9 @@ class Condition:
             return desc, args
         with _usage_errors():
             archive = self._archive(args)
-            terms = condition_terms(self.given, True, "images", 1 if archive.u is None else _size(archive))
+            size = _size(archive)
+            terms = condition_terms(self.given, True, "images", size, args.total_kimg)
             terms = _without_classifier(archive, terms, self.given)
-        size = _size(archive)
         noise = terms["label_noise"]
         if noise == "auto":  # Silverman's rule, as in our own training
             noise = float(1.06 * archive.labels()[:, archive.num_classes :].std(axis=0, ddof=1).mean())
