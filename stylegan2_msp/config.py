@@ -213,7 +213,7 @@ def _image_networks(
             "z_dim": dim,
             "w_dim": dim,
             "mapping_kwargs": {"num_layers": preset.map, "lr_multiplier": preset.map_lr, **embedding},
-            "synthesis_kwargs": channels,
+            "synthesis_kwargs": channels | ({"noise_init": preset.noise} if preset.noise else {}),
         },
         "D_name": "Discriminator",
         "D_kwargs": {

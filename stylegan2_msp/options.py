@@ -21,7 +21,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int,
     Raises:
         UserError: an option does not go with the data.
     """
-    # Images first learn what reals are like: noise never appears where the classifier is asked from the start.
+    # Of images G first learns what reals are like.
     start, ramp = (20.0, 0.0) if kind == "points" else (min(100.0, kimg / 6),) * 2
     weight = 2.0 if given.get("consistency") is None else given["consistency"]
     defaults = {
