@@ -66,6 +66,7 @@ class TrainConfig:
     consistency_uniform: float = 0.0
     consistency_share: float = 0.5
     consistency_class: float = 0.0
+    consistency_class_kimg: float = 0.0
     consistency_augment: float = 0.0
     label_noise: float | str = 0.0  # sigma, or 'auto'
     vicinal: float = 0.0  # kappa
@@ -213,7 +214,7 @@ def _image_networks(
             "z_dim": dim,
             "w_dim": dim,
             "mapping_kwargs": {"num_layers": preset.map, "lr_multiplier": preset.map_lr, **embedding},
-            "synthesis_kwargs": channels | ({"noise_init": preset.noise} if preset.noise else {}),
+            "synthesis_kwargs": channels,
         },
         "D_name": "Discriminator",
         "D_kwargs": {

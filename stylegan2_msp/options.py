@@ -21,16 +21,18 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int,
     Raises:
         UserError: an option does not go with the data.
     """
-    # Of images G first learns what reals are like.
-    start, ramp = (20.0, 0.0) if kind == "points" else (min(100.0, kimg / 6),) * 2
     weight = 2.0 if given.get("consistency") is None else given["consistency"]
+    start = 20.0
+    # Asked for the class too early, G never finds noise in the images: noise lowers u, but blurs the class.
+    class_start = start if kind == "points" else min(100.0, kimg / 3)
     defaults = {
         "consistency": weight,
         "consistency_kimg": start,
-        "consistency_ramp": ramp,
+        "consistency_ramp": 0.0,
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
         "consistency_class": weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
+        "consistency_class_kimg": class_start,
         "consistency_augment": 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,
@@ -69,6 +71,7 @@ def check_choices(given: dict[str, Any]) -> None:
         "consistency_uniform": (0, None),
         "consistency_share": (0, 4),
         "consistency_class": (0, None),
+        "consistency_class_kimg": (0, None),
         "consistency_augment": (0, 1),
         "label_noise": (0, 1),
         "vicinal": (0, 1),

@@ -64,16 +64,8 @@ class NumberOrAuto(click.ParamType):
     type=float,
     help="Weight of E|u out - u in| in G's loss; 0 is the paper's plain method.  [default: 2]",
 )
-@click.option(
-    "--consistency-kimg",
-    type=float,
-    help="The consistency terms start after this many kimg.  [default: 20 for points, else 100 or a sixth of --kimg]",
-)
-@click.option(
-    "--consistency-ramp",
-    type=float,
-    help="... and rise to full weight in this many kimg.  [default: 0 for points, else as many as they wait]",
-)
+@click.option("--consistency-kimg", type=float, help="The consistency terms start after this many kimg.  [default: 20]")
+@click.option("--consistency-ramp", type=float, help="... and rise to full weight in this many kimg.  [default: 0]")
 @click.option(
     "--consistency-uniform",
     type=float,
@@ -89,6 +81,11 @@ class NumberOrAuto(click.ParamType):
     type=float,
     help="Weight of the term by which fakes are named right as often as reals of the same u, no less and no more.  "
     "[default: that of --consistency; 0 for softmax vectors]",
+)
+@click.option(
+    "--consistency-class-kimg",
+    type=float,
+    help="That term starts after this many kimg.  [default: 20 for points, else 100 or a third of --kimg]",
 )
 @click.option(
     "--consistency-augment",

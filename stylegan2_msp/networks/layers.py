@@ -148,7 +148,6 @@ class SynthesisLayer(nn.Module):
         activation: a name in `activation_funcs`.
         resample_filter: taps of the separable upsampling filter.
         conv_clamp: hold the output within plus or minus this; None for no bound.
-        noise_init: the strength at first.
     """
 
     resample_filter: torch.Tensor
@@ -166,7 +165,6 @@ class SynthesisLayer(nn.Module):
         activation: str = "lrelu",
         resample_filter: Sequence[float] = _FIR,
         conv_clamp: float | None = None,
-        noise_init: float = 0.0,
     ) -> None:
         super().__init__()
         self.resolution, self.up, self.use_noise = resolution, up, use_noise
@@ -177,7 +175,7 @@ class SynthesisLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn([out_channels, in_channels, kernel_size, kernel_size]))
         if use_noise:
             self.register_buffer("noise_const", torch.randn([resolution, resolution]))
-            self.noise_strength = nn.Parameter(torch.full([], float(noise_init)))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros([out_channels]))
 
     def _noise(self, n: int, mode: str, rng: BatchRng | None, gain: float) -> torch.Tensor | None:

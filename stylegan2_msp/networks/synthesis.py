@@ -45,7 +45,7 @@ class SynthesisBlock(nn.Module):
         precision: dtype and memory format.
         resample_filter: taps of the separable upsampling filter.
         conv_clamp: bound on every convolution's output.
-        layer_kwargs: further arguments of `SynthesisLayer` (use_noise, noise_init, activation).
+        layer_kwargs: further arguments of `SynthesisLayer` (use_noise, activation).
     """
 
     resample_filter: torch.Tensor
@@ -148,7 +148,6 @@ class SynthesisNetwork(nn.Module):
         half_dtype: 'float16' (float32 on CPUs, and never below 8x8) or 'bfloat16'.
         fp16_channels_last: channels_last memory in half precision on accelerators.
         use_noise: add noise in every layer.
-        noise_init: its strength at first. From 0, as in the family, a small G may never find noise in the images.
         activation: of every layer.
     """
 
@@ -167,7 +166,6 @@ class SynthesisNetwork(nn.Module):
         fp16_channels_last: bool = False,
         use_noise: bool = True,
         activation: str = "lrelu",
-        noise_init: float = 0.0,
     ) -> None:
         super().__init__()
         check_image_args(img_resolution, img_channels, architecture)
@@ -190,7 +188,6 @@ class SynthesisNetwork(nn.Module):
                 conv_clamp=conv_clamp,
                 use_noise=use_noise,
                 activation=activation,
-                noise_init=noise_init,
             )
             self.add_module(f"b{resolution}", block)
             self.num_ws += block.num_conv + (block.num_torgb if resolution == img_resolution else 0)

@@ -93,9 +93,10 @@ class Trainer:
     def generator_phase(self) -> None:
         config, state = self.config, self.state
         strength = consistency_strength(state.nimg, config.consistency_kimg, config.consistency_ramp)
+        class_strength = consistency_strength(state.nimg, config.consistency_class_kimg, config.consistency_ramp)
         state.D.requires_grad_(False)
         for _ in range(self.rounds):
-            losses = self.objective.generator(*self._latents(), strength=strength)
+            losses = self.objective.generator(*self._latents(), strength, class_strength)
             self._backward(sum(losses.values(), torch.zeros((), device=self.world.device)))
             self._note(losses)
         state.D.requires_grad_(True)
@@ -208,7 +209,7 @@ class Trainer:
 
 
 def consistency_strength(nimg: int, start_kimg: float, ramp_kimg: float) -> float:
-    """Factor in [0, 1] of the consistency terms: 0 before the start, then rising linearly during the ramp."""
+    """Factor in [0, 1] of a consistency term: 0 before the start, then rising linearly during the ramp."""
     since = nimg / 1000 - start_kimg
     if since < 0:
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class MspLoss(StyleGAN2Loss):
         archive: the annotated archive; its classifier is f.
         num_classes: K.
         consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment: as of `train`.
-        consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
+        consistency_kimg, consistency_class_kimg, consistency_ramp: when the terms begin, in thousands of images since
+            this process started.
         label_noise: standard deviation of the noise on the level that D is told.
         seed: of all that these terms draw.
         kwargs: of the checkout's loss.
@@ -44,6 +46,7 @@ class MspLoss(StyleGAN2Loss):
         consistency_uniform: float = 0.0,
         consistency_share: float = 0.5,
         consistency_class: float = 0.0,
+        consistency_class_kimg: float = 0.0,
         consistency_augment: float = 0.0,
         label_noise: float = 0.0,
         seed: int = 0,
@@ -54,9 +57,9 @@ class MspLoss(StyleGAN2Loss):
         rank, self.processes = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.rng = BatchRng(seed, device, rank, self.processes)
         self.num_classes, self.label_noise = num_classes, label_noise
-        self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
+        self.starts_kimg, self.ramp_kimg = (consistency_kimg, consistency_class_kimg), consistency_ramp
         self.nimg = 0
-        self.charged: tuple[float, float, bool, torch.Tensor] | None = None  # strength, gain, sync and z while G learns
+        self.charged: _Charge | None = None  # while G learns
         self.asks: Consistency | None = None
         if consistency or consistency_uniform or consistency_class:
             weights = (consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment)
@@ -73,9 +76,9 @@ class MspLoss(StyleGAN2Loss):
         gain: float,
     ) -> None:
         """As the checkout's; in its main phase G is also charged by the classifier."""
-        strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg) if self.asks is not None else 0.0
-        if phase in ("Gmain", "Gboth") and strength > 0:
-            self.charged = (strength, gain, sync, gen_z)
+        strength, of_class = (consistency_strength(self.nimg, start, self.ramp_kimg) for start in self.starts_kimg)
+        if phase in ("Gmain", "Gboth") and self.asks is not None and max(strength, of_class) > 0:
+            self.charged = _Charge(strength, of_class, gain, sync, gen_z)
         try:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
         finally:
@@ -86,38 +89,48 @@ class MspLoss(StyleGAN2Loss):
     def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
         """Logits of D; under `accumulate_gradients` of G the images carry the classifier's charge."""
         if self.charged is not None and img.requires_grad:
-            strength, gain, together, z = self.charged
-            self.charged = None
-            img = _Charged.apply(img, strength * self._charge(img, c, z, together), gain)
+            charge, self.charged = self.charged, None
+            img = _Charged.apply(img, self._charge(img, c, charge), charge.gain)
         if self.label_noise > 0:
             c = c.clone()
             level = c[:, self.num_classes :]
             level += self.label_noise * self.rng.randn(*level.shape)
         return super().run_D(img, c, sync)
 
-    def _charge(self, img: torch.Tensor, c: torch.Tensor, z: torch.Tensor, sync: bool) -> torch.Tensor:
+    def _charge(self, img: torch.Tensor, c: torch.Tensor, how: _Charge) -> torch.Tensor:
         """Weighted distances of the classifier's answers from the levels asked for and from the class, a scalar."""
         asks = self.asks
         assert asks is not None
-        distance, strayed = asks.charge(img, c, z)
+        distance, strayed = asks.charge(img, c, how.z)
         training_stats.report("Loss/G/consistency", distance)
-        total = asks.weight * distance
+        total = how.strength * asks.weight * distance
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))
             z = self.rng.randn(len(c), self._z_dim())
-            more, _ = self.run_G(z, c, sync=sync)
+            more, _ = self.run_G(z, c, sync=how.sync)
             distance, also_strayed = asks.charge(more, c, z)
             training_stats.report("Loss/G/consistency_uniform", distance)
-            total = total + asks.uniform * distance
+            total = total + how.strength * asks.uniform * distance
             strayed = (strayed + also_strayed) / 2
         if asks.agreement is not None:
             training_stats.report("Loss/G/class", strayed)
-            total = total + asks.class_weight * strayed
+            total = total + how.class_strength * asks.class_weight * strayed
         return total
 
     def _z_dim(self) -> int:
         mapping: Any = self.G_mapping
         return int(getattr(mapping, "module", mapping).z_dim)
+
+
+@dataclass(frozen=True)
+class _Charge:
+    """How the classifier charges G in one pass: factors of the terms, gain and synchronisation, and G's latents."""
+
+    strength: float
+    class_strength: float
+    gain: float
+    sync: bool
+    z: torch.Tensor
 
 
 class _Charged(torch.autograd.Function):

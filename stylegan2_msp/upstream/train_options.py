@@ -22,6 +22,7 @@ _LOSS_OPTIONS = (
     "consistency_uniform",
     "consistency_share",
     "consistency_class",
+    "consistency_class_kimg",
     "consistency_augment",
     "label_noise",
 )
