@@ -188,6 +188,23 @@ def test_at_strength_zero_nothing_is_drawn_and_nothing_added() -> None:
     assert torch.equal(found.rng.state_dict()["generator"], plain.rng.state_dict()["generator"])
 
 
+def test_level_and_class_are_charged_by_strengths_of_their_own() -> None:
+    agreement = ClassAgreement(torch.tensor([0.4, 1.0]), torch.tensor([0.4, 1.0]))
+    c = make_labels([0, 1, 2, 0] * 4, torch.linspace(0.4, 1, 16), K)
+    z = torch.randn(16, 4)
+
+    def charged(strength: float, class_strength: float) -> dict[str, float]:
+        found, _ = objective(weight=3.0, class_weight=5.0, agreement=agreement)
+        losses = found.generator(z, c, c, strength, class_strength)
+        return {name: float(loss.detach()) for name, loss in losses.items() if name != "G"}
+
+    whole = charged(1.0, 1.0)
+    assert min(whole.values()) > 0
+    assert charged(0.5, 0.0) == pytest.approx({"consistency": whole["consistency"] / 2, "class": 0.0})
+    assert charged(0.0, 0.25) == pytest.approx({"consistency": 0.0, "class": whole["class"] / 4})
+    assert charged(0.0, 0.0) == {}
+
+
 def test_strength_starts_and_rises() -> None:
     assert [consistency_strength(n, 20, 0) for n in (0, 19_999, 20_000, 10**6)] == [0, 0, 1, 1]
     assert [consistency_strength(n, 20, 40) for n in (0, 20_000, 30_000, 60_000, 10**6)] == [0, 0, 0.25, 1, 1]
