@@ -21,7 +21,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int,
     Raises:
         UserError: an option does not go with the data.
     """
-    weight = 2.0 if given.get("consistency") is None else given["consistency"]
+    weight = (2.0 if kind == "points" else 1.0) if given.get("consistency") is None else given["consistency"]
     start = 20.0
     # Asked for the class too early, G never finds noise in the images: noise lowers u, but blurs the class.
     class_start = start if kind == "points" else min(100.0, kimg / 3)

@@ -62,7 +62,7 @@ class NumberOrAuto(click.ParamType):
 @click.option(
     "--consistency",
     type=float,
-    help="Weight of E|u out - u in| in G's loss; 0 is the paper's plain method.  [default: 2]",
+    help="Weight of E|u out - u in| in G's loss; 0 is the paper's plain method.  [default: 1; 2 for points]",
 )
 @click.option("--consistency-kimg", type=float, help="The consistency terms start after this many kimg.  [default: 20]")
 @click.option("--consistency-ramp", type=float, help="... and rise to full weight in this many kimg.  [default: 0]")
