@@ -8,7 +8,7 @@ from stylegan2_msp.augment import AUGPIPE
 from stylegan2_msp.errors import UserError
 
 
-def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int, kimg: float) -> dict[str, Any]:
+def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int) -> dict[str, Any]:
     """Values of the options that make the uncertainty hold; where it is no condition, all of them are off.
 
     Args:
@@ -16,23 +16,20 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int,
         guided: whether the uncertainty is a condition.
         kind: of the data, 'images' or 'points'.
         u_size: numbers of uncertainty in a label.
-        kimg: length of the run.
 
     Raises:
         UserError: an option does not go with the data.
     """
     weight = (2.0 if kind == "points" else 1.0) if given.get("consistency") is None else given["consistency"]
-    start = 20.0
-    # Asked for the class too early, G never finds noise in the images: noise lowers u, but blurs the class.
-    class_start = start if kind == "points" else min(100.0, kimg / 3)
     defaults = {
         "consistency": weight,
-        "consistency_kimg": start,
+        "consistency_kimg": 20.0,
         "consistency_ramp": 0.0,
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
         "consistency_class": weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
-        "consistency_class_kimg": class_start,
+        # Asked for the class too early, G never finds noise in the images: noise lowers u, but blurs the class.
+        "consistency_class_kimg": 20.0 if kind == "points" else 100.0,
         "consistency_augment": 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,

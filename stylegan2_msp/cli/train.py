@@ -85,7 +85,7 @@ class NumberOrAuto(click.ParamType):
 @click.option(
     "--consistency-class-kimg",
     type=float,
-    help="That term starts after this many kimg.  [default: 20 for points, else 100 or a third of --kimg]",
+    help="That term starts after this many kimg.  [default: 100, for points 20]",
 )
 @click.option(
     "--consistency-augment",

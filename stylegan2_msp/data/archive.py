@@ -94,6 +94,12 @@ class Archive:
         one_hot = np.eye(self.num_classes, dtype=np.float32)[self.classes]
         return np.concatenate([one_hot, self.u.reshape(len(self), -1)], axis=1)
 
+    def named_right(self) -> np.ndarray | None:
+        """Whether the classifier names each sample as its class, bool [N]; None without classes or probabilities."""
+        if self.probs is None or self.classes is None:
+            return None
+        return self.probs.argmax(axis=1) == self.classes
+
     def levels(self) -> np.ndarray:
         """One number of uncertainty per sample, float32 [N]: ``u``, or of softmax vectors the class's probability.
 

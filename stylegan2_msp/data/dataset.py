@@ -34,6 +34,7 @@ class TrainingSet:
     Attributes:
         data: uint8 [N, C, H, W] or float32 [N, 2].
         labels: float32 [N, c_dim]; c_dim is 0, K, K + 1 or 2 K.
+        named_right: whether the classifier names each sample as its class, bool [N], or None if that is not known.
         index: position of each sample in the archive, int64 [N].
     """
 
@@ -59,6 +60,8 @@ class TrainingSet:
         else:
             self.data = store_images(archive, self.index, device, workers, group or Alone())
         self.labels = torch.from_numpy(_label_rows(archive, condition)[self.index]).to(device)
+        right = archive.named_right()
+        self.named_right = None if right is None else torch.from_numpy(right[self.index]).to(device)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.conditioning import level
-from stylegan2_msp.data.dataset import TrainingSet
-
 _CELLS = 20  # equal intervals of [0, 1]
-_PER_CELL = 1000  # reals that the agreement of a cell is taken from, at most
 
 
 class ClassAgreement:
@@ -32,20 +27,16 @@ class ClassAgreement:
         return torch.lerp(self.shares[above - 1], self.shares[above], ((levels - low) / (high - low)).clamp(0, 1))
 
 
-@torch.no_grad()
-def real_agreement(classifier: FrozenClassifier, data: TrainingSet, batch: int = 500) -> ClassAgreement:
-    """Counts it in cells of 0.05 that hold reals, on up to 1000 evenly spaced samples of each, at their mean level."""
-    K = classifier.num_classes
-    levels = level(data.labels, K)
+def real_agreement(levels: torch.Tensor, right: torch.Tensor) -> ClassAgreement:
+    """Counts it in cells of 0.05 that hold reals, each at its reals' mean level.
+
+    Args:
+        levels: of all reals, float32 [N].
+        right: whether the classifier names each as its class, bool [N].
+    """
     cell = (levels * _CELLS).long().clamp(0, _CELLS - 1)
-    found = []
-    for k in cell.unique().tolist():
-        rows = (cell == k).nonzero()[:, 0]
-        rows = rows[:: max(1, len(rows) // _PER_CELL)]
-        right = [
-            classifier(data.reals(some)).argmax(dim=1) == data.labels[some, :K].argmax(dim=1)
-            for some in rows.split(batch)
-        ]
-        found.append(torch.stack([levels[rows].mean(), torch.cat(right).float().mean()]))
-    points = torch.stack(found)
-    return ClassAgreement(points[:, 0].contiguous(), points[:, 1].contiguous())
+    held, cell, counts = cell.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(2, len(held), dtype=torch.float64, device=levels.device)
+    sums.index_add_(1, cell, torch.stack([levels, right.to(levels.dtype)]).double())
+    mean_level, share = (sums / counts).float()
+    return ClassAgreement(mean_level, share)

@@ -10,7 +10,6 @@ import torch
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import level, make_labels
-from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from torch_utils_ext.rng import BatchRng
 
@@ -97,7 +96,8 @@ class Consistency:
 
 def ask(
     classifier: FrozenClassifier,
-    data: TrainingSet,
+    labels: torch.Tensor,
+    named_right: torch.Tensor | None,
     rng: BatchRng,
     weight: float,
     uniform: float,
@@ -105,15 +105,19 @@ def ask(
     class_weight: float,
     augment: float,
 ) -> Consistency:
-    """The terms that ask ``classifier`` about fakes made for labels of ``data``.
+    """The terms that ask ``classifier`` about fakes made for labels of the data.
 
     Args:
+        labels: all labels, [N, K + 1] or [N, 2 K].
+        named_right: whether the classifier names each sample as its class, bool [N]; needed with ``class_weight``.
         augment: probability of each of the mild augmentations; 0 is none.
         weight, uniform, share, class_weight: as of `Consistency`.
     """
     pipe = None
     if augment > 0:
-        pipe = AugmentPipe(**MILD).requires_grad_(False).to(data.labels.device)
+        pipe = AugmentPipe(**MILD).requires_grad_(False).to(labels.device)
         pipe.p.fill_(augment)
-    agreement = real_agreement(classifier, data) if class_weight > 0 else None
-    return Consistency(classifier, rng, weight, uniform, share, class_weight, agreement, pipe, data.labels)
+    agreement = None
+    if class_weight > 0 and named_right is not None:
+        agreement = real_agreement(level(labels, classifier.num_classes), named_right)
+    return Consistency(classifier, rng, weight, uniform, share, class_weight, agreement, pipe, labels)

@@ -206,6 +206,10 @@ def _prepare(
                 name = option.replace("_", "-")
                 raise UserError(f"--{name}: {archive.path} holds no classifier; annotate it with one or leave it out")
         print(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.", flush=True)
+    elif archive.annotated and archive.probs is None:
+        if given.get("consistency_class"):
+            raise UserError(f"--consistency-class: {archive.path} holds no probabilities; annotate it, or leave it out")
+        given = {**given, "consistency_class": 0.0}
     given = {**given, "data": str(archive.path)}
     transfer = Path(resume) if snapshot and resume else None
     if saved is not None and state is not None and saved.data_sha256 != archive.content_sha256:

@@ -225,7 +225,7 @@ def _consistency(
         return None
     weight, uniform, class_weight = weights
     share, augment = config.consistency_share, config.consistency_augment
-    return ask(classifier, data, state.rng, weight, uniform, share, class_weight, augment)
+    return ask(classifier, data.labels, data.named_right, state.rng, weight, uniform, share, class_weight, augment)
 
 
 def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:

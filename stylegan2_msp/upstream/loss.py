@@ -12,7 +12,6 @@ from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
-from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.step import consistency_strength
 from torch_utils_ext.rng import BatchRng
@@ -151,4 +150,6 @@ def _asks(path: str, device: torch.device, rng: BatchRng, weights: tuple[float, 
     archive = open_archive(path)
     assert archive.classifier_bytes is not None  # `train_options` has looked
     classifier = FrozenClassifier.from_bytes(archive.classifier_bytes, path).to(device)
-    return ask(classifier, TrainingSet(archive, "class+msp", device), rng, *weights)
+    right = archive.named_right()
+    named_right = None if right is None else torch.from_numpy(right).to(device)
+    return ask(classifier, torch.from_numpy(archive.labels()).to(device), named_right, rng, *weights)

@@ -67,7 +67,7 @@ class Condition:
         with _usage_errors():
             archive = self._archive(args)
             size = _size(archive)
-            terms = condition_terms(self.given, True, "images", size, args.total_kimg)
+            terms = condition_terms(self.given, True, "images", size)
             terms = _without_classifier(archive, terms, self.given)
         noise = terms["label_noise"]
         if noise == "auto":  # Silverman's rule, as in our own training
@@ -120,7 +120,11 @@ def _without_classifier(archive: Archive, terms: dict[str, Any], given: dict[str
                 f"--data {archive.path}: its classifier (classes, channels, size, measure: {mine}) is "
                 f"not for its images {data}; annotate again"
             )
-        return terms
+        if archive.probs is not None:
+            return terms
+        if given["consistency_class"]:
+            raise UserError(f"--consistency-class: {archive.path} holds no probabilities; annotate it, or leave it out")
+        return terms | {"consistency_class": 0.0}
     asking = ("consistency", "consistency_uniform", "consistency_class")
     for name in asking:
         if given[name]:

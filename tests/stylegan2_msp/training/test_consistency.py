@@ -247,13 +247,16 @@ def test_agreement_of_reals_is_piecewise_linear_in_their_level() -> None:
 
 def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn: FrozenClassifier) -> None:
     archive = open_archive(digits_archive)
-    data = TrainingSet(archive, "class+msp", torch.device("cpu"))
-    found = real_agreement(frozen_cnn, data, batch=37)
-    predicted = frozen_cnn.probs(data.reals(torch.arange(400))).argmax(dim=1).numpy()
-    right = predicted == archive.classes
-    cells = (archive.u * 20).astype(int).clip(0, 19)
+    data = TrainingSet(archive, "class+msp", torch.device("cpu"), subset=300)
+    predicted = frozen_cnn.probs(data.reals(torch.arange(300))).argmax(dim=1).numpy()
+    right = predicted == archive.classes[data.index]
+    assert data.named_right is not None
+    assert data.named_right.tolist() == right.tolist()
+    u = archive.u[data.index]
+    found = real_agreement(level(data.labels, 10), data.named_right)
+    cells = (u * 20).astype(int).clip(0, 19)
     held = sorted(set(cells.tolist()))
-    assert found.levels.tolist() == pytest.approx([archive.u[cells == k].mean() for k in held], abs=1e-5)
+    assert found.levels.tolist() == pytest.approx([u[cells == k].mean() for k in held], abs=1e-5)
     assert found.shares.tolist() == pytest.approx([right[cells == k].mean() for k in held], abs=1e-6)
 
 
