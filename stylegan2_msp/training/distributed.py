@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -178,6 +179,10 @@ def join_world(device: str) -> World:
         target = torch.device("cpu")
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
     if size > 1:
+        # Its default arguments hold the group that is the world's when it is imported (optimizers import it). Before
+        # the group exists that is none; later, the group's threads would outlive it and could abort a process at exit.
+        importlib.import_module("torch.distributed.nn.functional")
+
         dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=size)
     return World(rank, size, local_rank, local_size, target)
 

@@ -1,0 +1,40 @@
+"""Processes that share a batch, and how they leave."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+WORKER = """
+import os, pathlib, torch
+from stylegan2_msp.training.distributed import join_world, leave_world
+
+world = join_world("cpu")
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = torch.optim.Adam([weight])  # imports what may hold the group
+weight.sum().backward()
+world.average_gradients([weight])
+optimizer.step()
+inside = [task.joinpath("comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()]
+leave_world()
+outside = [task.joinpath("comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()]
+print(any("gloo" in name for name in inside), [name for name in outside if "gloo" in name or "tcpstore" in name])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are named by /proc")
+def test_no_thread_of_the_group_outlives_it():
+    """A thread of gloo that still runs when the interpreter goes can abort the process, after all its work is saved."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER], env={**place, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in (0, 1)
+    ]
+    assert [worker.communicate(timeout=120)[0].strip() for worker in workers] == ["True []"] * 2
