@@ -21,8 +21,7 @@ python -m stylegan2_msp report --run "$out/runs-moons" --data "$out/moons.zip" -
 echo; echo "== 3/4 digits: data with the paper's corruptions, classifier, MSP of every image"
 python scripts/dataset_tool.py digits --corrupt gaussian --dest "$out/digits.zip"
 echo; echo "== 4/4 digits: train, then generate at falling MSP"
-python scripts/train.py --data "$out/digits.zip" --gpus 2 --device cpu --outdir "$out/runs-digits" --kimg $digits_kimg --tick 5 \
-    --consistency-class-kimg 40
+python scripts/train.py --data "$out/digits.zip" --gpus 2 --device cpu --outdir "$out/runs-digits" --kimg $digits_kimg --tick 5
 python scripts/generate.py --network "$out/runs-digits" --msp 1.0,0.9,0.7,0.5,0.3 --seeds 0-9 --outdir "$out/generated"
 python -m stylegan2_msp report --run "$out/runs-digits" --data "$out/digits.zip" --outdir "$out/digits"
 

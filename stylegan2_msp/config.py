@@ -66,10 +66,10 @@ class TrainConfig:
     consistency_uniform: float = 0.0
     consistency_share: float = 0.5
     consistency_class: float = 0.0
-    consistency_class_kimg: float = 0.0
     consistency_augment: float = 0.0
     label_noise: float | str = 0.0  # sigma, or 'auto'
     vicinal: float = 0.0  # kappa
+    noise_start: float = 0.0  # strength of the noise in G's last layer; above 0 all strengths learn slowly
     given: dict[str, Any] = field(default_factory=dict)  # options of the command line, for --resume
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,6 +154,7 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         aug_p=pick("p", 0.0),
         ada_target=pick("target", 0.6),
         ada_kimg=preset.ada_kimg,
+        noise_start=preset.noise,
         augpipe=pick("augpipe", "bgc"),
         **condition_terms(given, guided, data.kind, data.u_size),
         mirror=pick("mirror", False),

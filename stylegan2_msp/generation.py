@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.search import search_levels
 from stylegan2_msp.seeds import SeedRng, latents
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 from stylegan2_msp.uncertainty import MEASURES, Measure
@@ -128,6 +130,7 @@ class ConditionalGenerator:
         batch: int = 32,
         *,
         uncertainty: npt.ArrayLike | None = None,
+        within: float | None = None,
     ) -> torch.Tensor:
         """One item per seed.
 
@@ -140,6 +143,8 @@ class ConditionalGenerator:
             batch: items per pass.
             uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
+            within: search each item's level until the classifier's answer lies within this of the level asked for, as
+                far as G can make it (`search.search_levels`); by default G is given the level asked for.
 
         Returns:
             float32 images [N, C, H, W] in [-1, 1], or points [N, 2] in the data's coordinates.
@@ -152,7 +157,7 @@ class ConditionalGenerator:
             >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
-        parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch)]
+        parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch, within)]
         return torch.cat(parts) if parts else torch.empty(0)
 
     def requests(
@@ -208,18 +213,44 @@ class ConditionalGenerator:
             if not 0 <= request.seed <= MAX_SEED:
                 raise UserError(f"--seeds {request.seed}: must lie between 0 and {MAX_SEED}")
 
+    def check_search(self) -> FrozenClassifier:
+        """The classifier that a search of levels asks; raises `UserError` where there is none or no level."""
+        if not self.takes_u or self.classifier is None:
+            lacks = "holds no classifier" if self.takes_u else "was trained without uncertainty"
+            raise UserError(f"--within: {self.snapshot.path} {lacks}, there is nothing to search by; leave it out")
+        return self.classifier
+
     @torch.no_grad()
     def batches(
-        self, wanted: Sequence[Request], truncation_psi: float = 1.0, noise_mode: str = "const", batch: int = 32
+        self,
+        wanted: Sequence[Request],
+        truncation_psi: float = 1.0,
+        noise_mode: str = "const",
+        batch: int = 32,
+        within: float | None = None,
     ) -> Iterator[tuple[Sequence[Request], torch.Tensor]]:
         """Yields up to ``batch`` requests at a time with what was generated for them, as `sample` returns it."""
         for begin in range(0, len(wanted), batch):
             part = wanted[begin : begin + batch]
-            seeds = [r.seed for r in part]
-            z = latents(seeds, self.G.z_dim).to(self.device)
-            ws = self.G.mapping(z, self.labels(part), truncation_psi=truncation_psi)
-            items = self.G.synthesis(ws, noise_mode=noise_mode, rng=SeedRng(seeds, self.device))
-            yield part, items.float().clamp(-1, 1) if self.kind == "images" else items.float()
+            make, labels = self._maker([r.seed for r in part], truncation_psi, noise_mode), self.labels(part)
+            if within is None:
+                yield part, make(torch.arange(len(part), device=self.device), labels)
+            else:
+                yield part, search_levels(make, labels, self.check_search(), within)
+
+    def _maker(
+        self, seeds: Sequence[int], truncation_psi: float, noise_mode: str
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """(positions of the seeds [M], labels [M, c_dim]) -> items [M, ...]: the same for a seed in every call."""
+        z = latents(seeds, self.G.z_dim).to(self.device)
+
+        def make(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            ws = self.G.mapping(z[rows], labels, truncation_psi=truncation_psi)
+            rng = SeedRng([seeds[row] for row in rows.tolist()], self.device)
+            items: torch.Tensor = self.G.synthesis(ws, noise_mode=noise_mode, rng=rng).float()
+            return items.clamp(-1, 1) if self.kind == "images" else items
+
+        return make
 
     def labels(self, wanted: Sequence[Request]) -> torch.Tensor:
         """The condition c of each request, float32 [N, c_dim] with c_dim in {0, K, K + 1, 2 K}."""

@@ -20,7 +20,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
     Raises:
         UserError: an option does not go with the data.
     """
-    weight = (2.0 if kind == "points" else 1.0) if given.get("consistency") is None else given["consistency"]
+    weight = 2.0 if given.get("consistency") is None else given["consistency"]
     defaults = {
         "consistency": weight,
         "consistency_kimg": 20.0,
@@ -28,8 +28,6 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
         "consistency_class": weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
-        # Asked for the class too early, G never finds noise in the images: noise lowers u, but blurs the class.
-        "consistency_class_kimg": 20.0 if kind == "points" else 100.0,
         "consistency_augment": 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,
@@ -68,7 +66,6 @@ def check_choices(given: dict[str, Any]) -> None:
         "consistency_uniform": (0, None),
         "consistency_share": (0, 4),
         "consistency_class": (0, None),
-        "consistency_class_kimg": (0, None),
         "consistency_augment": (0, 1),
         "label_noise": (0, 1),
         "vicinal": (0, 1),

@@ -21,6 +21,12 @@ import click
     help="Of which FID and the like are measured: the second classifier's, Inception's, or not at all.",
 )
 @click.option("--baseline", metavar="PATH", help="Class-only snapshot of the same data, for rejection sampling.")
+@click.option(
+    "--within",
+    type=click.FloatRange(min=0),
+    metavar="DISTANCE",
+    help="Measure fakes whose level was searched, as by generate --within.  [default: no search]",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Items per pass.")
 def evaluate(
@@ -31,6 +37,7 @@ def evaluate(
     seed: int,
     features: str,
     baseline: str | None,
+    within: float | None,
     device: str,
     batch: int,
 ) -> None:
@@ -44,7 +51,7 @@ def evaluate(
 
     path = find_snapshot(network)
     click.echo(f"network {path}")
-    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline)
+    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, within)
     for note in done.notes:
         click.echo(note, err=True)
     click.echo(next(file for file in done.files if file.name == "results.md").read_text(encoding="utf-8"))

@@ -26,6 +26,13 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 @click.option(
     "--class", "class_text", metavar="CLASSES", help="3, cat,dog or 0-9.  [default: seed modulo their number]"
 )
+@click.option(
+    "--within",
+    type=click.FloatRange(min=0),
+    metavar="DISTANCE",
+    help="Search each image's level until the classifier answers within this of the level asked for: 0.03.  "
+    "[default: no search]",
+)
 @click.option("--trunc", "psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
@@ -38,6 +45,7 @@ def generate(
     level_text: str | None,
     seeds_text: str,
     class_text: str | None,
+    within: float | None,
     psi: float,
     noise_mode: str,
     network: str | None,
@@ -72,7 +80,7 @@ def generate(
     click.echo(f"network {path}")
     if generator.classifier is None:
         click.echo(f"{path}: holds no classifier; the classifier's columns stay empty", err=True)
-    done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch)
+    done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch, within)
     shown = f", {done.grid}" if done.grid else ""
     click.echo(f"{done.count} {generator.kind} in {outdir}: {done.table}{shown}")
 

@@ -74,6 +74,7 @@ class Evaluator:
         features: in place of the second classifier's.
         quality: whether to measure FID and the like.
         baseline: a generator conditioned on the class alone, for rejection sampling.
+        within: search the level of every item until the classifier's answer is that near (`search.search_levels`).
     """
 
     generator: ConditionalGenerator
@@ -85,6 +86,7 @@ class Evaluator:
     features: Features | None = None
     quality: bool = True
     baseline: ConditionalGenerator | None = None
+    within: float | None = None
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
@@ -133,7 +135,8 @@ class Evaluator:
         return {name: wanted for name, wanted in asked.items() if len(wanted)}
 
     def _observe(self, name: str, asked: Asked) -> Items:
-        return observe_fakes(self.generator.G, self.observers, asked, self.batch, f"generating ({name})")
+        shown = f"generating ({name})"
+        return observe_fakes(self.generator.G, self.observers, asked, self.batch, shown, self.within)
 
     def _all_reals(self, real: RealData) -> Items:
         """Every real item with what the archive records of it; nobody looks."""

@@ -15,6 +15,7 @@ from stylegan2_msp.classifiers.train import to_float
 from stylegan2_msp.conditioning import level, split_labels
 from stylegan2_msp.metrics.asking import Asked
 from stylegan2_msp.progress import track
+from stylegan2_msp.search import search_levels
 
 Array = npt.NDArray[Any]
 Features = Callable[[torch.Tensor], torch.Tensor]
@@ -90,7 +91,14 @@ class Observers:
 
 
 @torch.no_grad()
-def observe_fakes(G: Any, observers: Observers, asked: Asked, batch: int = 128, description: str = "") -> Items:
+def observe_fakes(
+    G: Any,
+    observers: Observers,
+    asked: Asked,
+    batch: int = 128,
+    description: str = "",
+    within: float | None = None,
+) -> Items:
     """Generates what is asked for, batch by batch, and shows it to the observers; images rounded to bytes, as in files.
 
     Args:
@@ -99,6 +107,7 @@ def observe_fakes(G: Any, observers: Observers, asked: Asked, batch: int = 128, 
         asked: labels and latents.
         batch: items per pass.
         description: of a progress bar; none is shown without it.
+        within: search levels until the classifier's answer is that near to the one asked for (`search.search_levels`).
     """
     device = next(G.parameters()).device
     K = observers.classifier.num_classes
@@ -108,8 +117,13 @@ def observe_fakes(G: Any, observers: Observers, asked: Asked, batch: int = 128, 
     for begin in track(starts, description, len(asked), "items", step=batch) if description else starts:
         rows = slice(begin, begin + batch)
         c = asked.labels[rows, : G.c_dim].to(device)  # a class-only generator takes the one-hot alone
-        ws = G.mapping(asked.z[rows].to(device), c, skip_w_avg_update=True)
-        x = G.synthesis(ws, noise_mode="const").float()
+        z = asked.z[rows].to(device)
+
+        def make(at: torch.Tensor | slice, labels: torch.Tensor, z: torch.Tensor = z) -> torch.Tensor:
+            made: torch.Tensor = G.synthesis(G.mapping(z[at], labels, skip_w_avg_update=True), noise_mode="const")
+            return made.float()
+
+        x = make(slice(None), c) if within is None else search_levels(make, c, observers.classifier, within)
         if x.ndim == 4:
             x = ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
         parts.append(observers.look(x, classes[rows].to(device)))

@@ -103,6 +103,7 @@ def write_generated(
     truncation_psi: float = 1.0,
     noise_mode: str = "const",
     batch: int = 32,
+    within: float | None = None,
 ) -> Written:
     """Generates the plan and writes one PNG per image (points: coordinates in the table), generated.csv and the grid.
 
@@ -113,6 +114,8 @@ def write_generated(
     """
     if grid is not None:
         make_folder(Path(grid).parent)
+    if within is not None:
+        generator.check_search()
     folder = make_folder(outdir)
     rows: list[dict[str, Any]] = []
     kept: dict[Request, torch.Tensor] = {}
@@ -121,7 +124,7 @@ def write_generated(
     points = generator.kind == "points"
     columns = table_columns(generator.measure)
     wanted = plan.requests
-    passes = generator.batches(wanted, truncation_psi, noise_mode, batch)
+    passes = generator.batches(wanted, truncation_psi, noise_mode, batch, within)
     for part, items in track(passes, "generating", len(wanted), generator.kind, step=batch):
         pictures, verdicts = as_written(generator, items, part)
         for request, item, answer in zip(part, pictures, verdicts, strict=True):

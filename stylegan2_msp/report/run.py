@@ -93,6 +93,7 @@ def evaluate_network(
     batch: int = 128,
     features: str = "second",
     baseline: str | Path | None = None,
+    within: float | None = None,
 ) -> Report:
     """The whole evaluation of a snapshot.
 
@@ -105,6 +106,7 @@ def evaluate_network(
         batch: items per pass.
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
+        within: search the level of every fake until the classifier's answer is that near to the level asked for.
 
     Raises:
         UserError: something given does not fit; nothing has been written.
@@ -124,8 +126,9 @@ def evaluate_network(
     real = RealData(archive)
     judges = make_judges(archive, real.data, generator.measure, generator.device)
     about = _about(generator, archive, n, seed) | _about_judges(judges, features, other)
+    about |= {} if within is None else {"searched_within": within}
     found = Evaluator(
-        generator, n, seed, batch, real, judges, extractor, features != "none", other, Results(about)
+        generator, n, seed, batch, real, judges, extractor, features != "none", other, within, Results(about)
     ).run()
     if other is None:
         notes.append("no --baseline: nothing is said of rejection sampling from a class-only generator")

@@ -65,14 +65,13 @@ class Objective:
         c: torch.Tensor,
         told: torch.Tensor,
         strength: float = 0.0,
-        class_strength: float = 0.0,
     ) -> dict[str, torch.Tensor]:
-        """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus what the frozen classifier
-        charges (see `Consistency`): ``strength`` times for the level, ``class_strength`` times for the class."""
+        """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus ``strength`` times what the
+        frozen classifier charges (see `Consistency`)."""
         img, _ = self.generate(z, c)
         losses = {"G": softplus(-self.discriminate(img, told)).mean()}
         asks = self.consistency
-        if asks is None or strength == class_strength == 0:
+        if asks is None or strength == 0:
             return losses
         distance, strayed = asks.charge(img, c, z)
         losses["consistency"] = strength * asks.weight * distance
@@ -84,7 +83,7 @@ class Objective:
             losses["consistency_uniform"] = strength * asks.uniform * distance
             strayed = (strayed + more) / 2
         if asks.agreement is not None:
-            losses["class"] = class_strength * asks.class_weight * strayed
+            losses["class"] = strength * asks.class_weight * strayed
         return losses
 
     def path_length(self, z: torch.Tensor, c: torch.Tensor, pl_mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -23,6 +23,8 @@ from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
 from torch_utils_ext.rng import BatchRng
+
+_SLOW_NOISE = 0.01  # rate of the strengths of noise, relative to the rest
 
 
 class UnreadableReals(Exception):
@@ -93,10 +95,9 @@ class Trainer:
     def generator_phase(self) -> None:
         config, state = self.config, self.state
         strength = consistency_strength(state.nimg, config.consistency_kimg, config.consistency_ramp)
-        class_strength = consistency_strength(state.nimg, config.consistency_class_kimg, config.consistency_ramp)
         state.D.requires_grad_(False)
         for _ in range(self.rounds):
-            losses = self.objective.generator(*self._latents(), strength, class_strength)
+            losses = self.objective.generator(*self._latents(), strength)
             self._backward(sum(losses.values(), torch.zeros((), device=self.world.device)))
             self._note(losses)
         state.D.requires_grad_(True)
@@ -233,6 +234,9 @@ def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, wor
     torch.manual_seed(config.seed)
     G = cast("Generator | PointGenerator", build_network(config.G_name, config.G_kwargs).train())
     D = cast("Discriminator | PointDiscriminator", build_network(config.D_name, config.D_kwargs).train())
+    if config.noise_start > 0 and isinstance(G, Generator):
+        last = G.get_parameter(f"synthesis.b{G.img_resolution}.conv1.noise_strength")
+        torch.nn.init.constant_(last, config.noise_start)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     for network in (G, D, G_ema):
         network.to(world.device)
@@ -247,7 +251,7 @@ def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, wor
         G=G,
         D=D,
         G_ema=G_ema,
-        opt_G=_adam(G, config, config.pl_interval if config.pl_weight > 0 else None),
+        opt_G=_adam(G, config, config.pl_interval if config.pl_weight > 0 else None, config.noise_start > 0),
         opt_D=_adam(D, config, config.r1_interval if config.gamma > 0 else None),
         order=SampleOrder(data.labels, num_classes, flatten, config.seed),
         rng=BatchRng(config.seed, world.device, world.rank, world.size),
@@ -257,9 +261,22 @@ def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, wor
     )
 
 
-def _adam(network: torch.nn.Module, config: TrainConfig, interval: int | None) -> torch.optim.Adam:
+def _adam(
+    network: torch.nn.Module, config: TrainConfig, interval: int | None, slow_noise: bool = False
+) -> torch.optim.Adam:
     """Adam; with lazy regularisation every ``interval`` steps its rate and betas are corrected for the extra steps
-    (Karras et al. 2020a, appendix B)."""
+    (Karras et al. 2020a, appendix B).
+
+    Adam moves a scalar by the whole rate in every step, whatever its gradient: a strength of noise would fall from
+    0.1 to 0 in 40 steps, before the styles learn which images want noise. ``slow_noise`` gives them the time.
+    """
     ratio = 1.0 if interval is None else interval / (interval + 1)
     beta1, beta2 = (float(beta) ** ratio for beta in config.betas)
-    return torch.optim.Adam(network.parameters(), lr=config.lrate * ratio, betas=(beta1, beta2), eps=1e-8, fused=True)
+    rate = config.lrate * ratio
+    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    if slow_noise:
+        named = list(network.named_parameters())
+        slow = [p for name, p in named if name.endswith("noise_strength")]
+        rest = [p for name, p in named if not name.endswith("noise_strength")]
+        groups = [{"params": rest}, {"params": slow, "lr": rate * _SLOW_NOISE}]
+    return torch.optim.Adam(groups, lr=rate, betas=(beta1, beta2), eps=1e-8, fused=True)

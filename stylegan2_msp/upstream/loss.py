@@ -27,8 +27,7 @@ class MspLoss(StyleGAN2Loss):
         archive: the annotated archive; its classifier is f.
         num_classes: K.
         consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment: as of `train`.
-        consistency_kimg, consistency_class_kimg, consistency_ramp: when the terms begin, in thousands of images since
-            this process started.
+        consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
         label_noise: standard deviation of the noise on the level that D is told.
         seed: of all that these terms draw.
         kwargs: of the checkout's loss.
@@ -45,7 +44,6 @@ class MspLoss(StyleGAN2Loss):
         consistency_uniform: float = 0.0,
         consistency_share: float = 0.5,
         consistency_class: float = 0.0,
-        consistency_class_kimg: float = 0.0,
         consistency_augment: float = 0.0,
         label_noise: float = 0.0,
         seed: int = 0,
@@ -56,7 +54,7 @@ class MspLoss(StyleGAN2Loss):
         rank, self.processes = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.rng = BatchRng(seed, device, rank, self.processes)
         self.num_classes, self.label_noise = num_classes, label_noise
-        self.starts_kimg, self.ramp_kimg = (consistency_kimg, consistency_class_kimg), consistency_ramp
+        self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
         self.nimg = 0
         self.charged: _Charge | None = None  # while G learns
         self.asks: Consistency | None = None
@@ -75,9 +73,9 @@ class MspLoss(StyleGAN2Loss):
         gain: float,
     ) -> None:
         """As the checkout's; in its main phase G is also charged by the classifier."""
-        strength, of_class = (consistency_strength(self.nimg, start, self.ramp_kimg) for start in self.starts_kimg)
-        if phase in ("Gmain", "Gboth") and self.asks is not None and max(strength, of_class) > 0:
-            self.charged = _Charge(strength, of_class, gain, sync, gen_z)
+        strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg)
+        if phase in ("Gmain", "Gboth") and self.asks is not None and strength > 0:
+            self.charged = _Charge(strength, gain, sync, gen_z)
         try:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
         finally:
@@ -102,19 +100,19 @@ class MspLoss(StyleGAN2Loss):
         assert asks is not None
         distance, strayed = asks.charge(img, c, how.z)
         training_stats.report("Loss/G/consistency", distance)
-        total = how.strength * asks.weight * distance
+        total = asks.weight * distance
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))
             z = self.rng.randn(len(c), self._z_dim())
             more, _ = self.run_G(z, c, sync=how.sync)
             distance, also_strayed = asks.charge(more, c, z)
             training_stats.report("Loss/G/consistency_uniform", distance)
-            total = total + how.strength * asks.uniform * distance
+            total = total + asks.uniform * distance
             strayed = (strayed + also_strayed) / 2
         if asks.agreement is not None:
             training_stats.report("Loss/G/class", strayed)
-            total = total + how.class_strength * asks.class_weight * strayed
-        return total
+            total = total + asks.class_weight * strayed
+        return how.strength * total
 
     def _z_dim(self) -> int:
         mapping: Any = self.G_mapping
@@ -123,10 +121,9 @@ class MspLoss(StyleGAN2Loss):
 
 @dataclass(frozen=True)
 class _Charge:
-    """How the classifier charges G in one pass: factors of the terms, gain and synchronisation, and G's latents."""
+    """How the classifier charges G in one pass: factor of the terms, gain and synchronisation, and G's latents."""
 
     strength: float
-    class_strength: float
     gain: float
     sync: bool
     z: torch.Tensor

@@ -22,7 +22,6 @@ _LOSS_OPTIONS = (
     "consistency_uniform",
     "consistency_share",
     "consistency_class",
-    "consistency_class_kimg",
     "consistency_augment",
     "label_noise",
 )

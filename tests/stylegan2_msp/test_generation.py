@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,30 @@ def test_unknown_device(grey_snapshot):
 def test_points(points_snapshot):
     points = load_generator(points_snapshot).sample(classes=[0, 1], msp=0.6, seeds=[0, 1])
     assert points.shape == (2, 2)
+
+
+def test_searched_levels_bring_the_answers_nearer_whatever_the_company(noisy, grey):
+    classifier = grey.snapshot.classifier
+    generator = ConditionalGenerator(replace(noisy.snapshot, classifier=classifier))
+    wanted = generator.requests([0] * 12, [0.5] * 12, range(12))
+
+    def answers(**more):
+        items = torch.cat([items for _, items in generator.batches(wanted, noise_mode="random", **more)])
+        rounded = to_uint8(items).float() / 127.5 - 1
+        return items, torch.tensor([answer.u for answer in generator.answers(rounded, wanted)])
+
+    plain, before = answers()
+    searched, after = answers(within=0.01)
+    distance, gap = (before - 0.5).abs(), (after - 0.5).abs()
+    assert (gap <= distance + 1e-6).all()
+    assert gap.sum() < distance.sum()
+    near = distance <= 0.01
+    assert torch.equal(searched[near], plain[near])
+    alone, _ = answers(within=0.01, batch=5)
+    torch.testing.assert_close(alone, searched, atol=1e-5, rtol=0)
+    assert torch.equal(answers(within=1.0)[0], plain)
+
+
+def test_searching_needs_a_classifier_and_a_level(class_only):
+    with pytest.raises(UserError, match=r"--within: .* without uncertainty"):
+        class_only.sample(classes=[0], seeds=[1], within=0.1)

@@ -188,21 +188,23 @@ def test_at_strength_zero_nothing_is_drawn_and_nothing_added() -> None:
     assert torch.equal(found.rng.state_dict()["generator"], plain.rng.state_dict()["generator"])
 
 
-def test_level_and_class_are_charged_by_strengths_of_their_own() -> None:
+def test_level_and_class_are_charged_in_proportion_to_the_strength() -> None:
     agreement = ClassAgreement(torch.tensor([0.4, 1.0]), torch.tensor([0.4, 1.0]))
     c = make_labels([0, 1, 2, 0] * 4, torch.linspace(0.4, 1, 16), K)
     z = torch.randn(16, 4)
 
-    def charged(strength: float, class_strength: float) -> dict[str, float]:
-        found, _ = objective(weight=3.0, class_weight=5.0, agreement=agreement)
-        losses = found.generator(z, c, c, strength, class_strength)
+    def charged(strength: float, weight: float = 3.0, class_weight: float = 5.0) -> dict[str, float]:
+        found, _ = objective(weight=weight, class_weight=class_weight, agreement=agreement)
+        losses = found.generator(z, c, c, strength)
         return {name: float(loss.detach()) for name, loss in losses.items() if name != "G"}
 
-    whole = charged(1.0, 1.0)
+    whole = charged(1.0)
+    assert whole.keys() == {"consistency", "class"}
     assert min(whole.values()) > 0
-    assert charged(0.5, 0.0) == pytest.approx({"consistency": whole["consistency"] / 2, "class": 0.0})
-    assert charged(0.0, 0.25) == pytest.approx({"consistency": 0.0, "class": whole["class"] / 4})
-    assert charged(0.0, 0.0) == {}
+    assert charged(0.25) == pytest.approx({name: loss / 4 for name, loss in whole.items()})
+    assert charged(1.0, weight=6.0) == pytest.approx({**whole, "consistency": 2 * whole["consistency"]})
+    assert charged(1.0, class_weight=15.0) == pytest.approx({**whole, "class": 3 * whole["class"]})
+    assert charged(0.0) == {}
 
 
 def test_strength_starts_and_rises() -> None:

@@ -117,6 +117,16 @@ def test_resuming_is_exact_to_the_bit(digits_archive, tmp_path, monkeypatch, mor
     assert losses(parts) == losses(whole)
 
 
+def test_strengths_of_noise_start_at_a_tenth_and_learn_a_hundred_times_more_slowly(digits_archive, tmp_path):
+    """Adam's first step is the learning rate, whatever the gradient."""
+    assert start(options(digits_archive, kimg=SMALL["batch"] / 1000), tmp_path, None, CPU) == 0
+    G = load_state(list_states(only_run(tmp_path))[-1])[1]["G"]
+    strengths = {name: float(value) for name, value in G.items() if name.endswith("noise_strength")}
+    assert abs(strengths.pop("synthesis.b16.conv1.noise_strength") - 0.1) == pytest.approx(0.0025 * 0.01, rel=0.01)
+    assert [abs(value) for value in strengths.values()] == pytest.approx([0.0025 * 0.01] * 4, rel=0.01)
+    assert float(G["synthesis.b16.conv1.bias"].abs().max()) == pytest.approx(0.0025, rel=0.01)
+
+
 @pytest.mark.parametrize("embedding", ["learned", "film"])
 def test_resuming_is_exact_with_every_option_of_the_condition(digits_archive, tmp_path, embedding):
     full = options(digits_archive, **EVERYTHING, embedding=embedding)
@@ -134,7 +144,6 @@ def test_weights_of_zero_change_nothing(digits_archive, tmp_path):
     zero = {"consistency_uniform": 0.0, "consistency_class": 0.0, "label_noise": 0.0, "vicinal": 0.0}
     assert start(options(digits_archive, consistency=0.0, **zero), tmp_path / "zero", None, CPU) == 0
     late = {**EVERYTHING, "label_noise": None, "vicinal": None, "consistency_kimg": 10.0}
-    late["consistency_class_kimg"] = 10.0
     assert start({**options(digits_archive), **late}, tmp_path / "late", None, CPU) == 0
     one, other = final_state(only_run(tmp_path / "zero")), final_state(only_run(tmp_path / "late"))
     assert_same(one, other)
