@@ -79,6 +79,30 @@ def test_rgb_names_range_and_grid_elsewhere(generate_cli, rgb_snapshot, tmp_path
     assert (tmp_path / "g" / "x.pdf").read_bytes()[:4] == b"%PDF"
 
 
+def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generate_cli, grey_snapshot, tmp_path):
+    def gaps(outdir: str, *more: str) -> np.ndarray:
+        args = (
+            "--network",
+            grey_snapshot,
+            "--msp",
+            "0.4",
+            "--seeds",
+            "0-15",
+            "--grid",
+            "off",
+            "--outdir",
+            outdir,
+            *more,
+        )
+        code, _, err = generate_cli(*args)
+        assert (code, err) == (0, "")
+        return np.array([abs(float(row["msp_out"]) - 0.4) for row in table(tmp_path / outdir)])
+
+    plain, searched = gaps("plain"), gaps("searched", "--within", "0.01")
+    assert (searched <= plain + 1e-4).all()
+    assert searched.mean() < plain.mean()
+
+
 def test_no_grid(generate_cli, grey_snapshot, tmp_path):
     assert generate_cli("--network", grey_snapshot, "--seeds", "1", "--grid", "off")[0] == 0
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".png", ".csv"}
@@ -107,6 +131,7 @@ def test_points_give_a_table_and_a_scatter(generate_cli, points_snapshot, tmp_pa
         (["--class", "cat"], 2, "neither a number"),
         (["--seeds", "4294967296"], 1, "--seeds"),
         (["--trunc", "nan"], 2, "--trunc"),
+        (["--within", "-1"], 2, "--within"),
         (["--grid", "grid.gif"], 2, "--grid"),
         (["--device", "toaster"], 1, "--device"),
         (["--noise-mode", "loud"], 2, "noise-mode"),

@@ -55,7 +55,12 @@ def blind(u: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     return LOW + (HIGH - LOW) * torch.special.ndtr(z[:, 1])
 
 
-FOLLOWING = {"perfect": lambda u, z: u, "inverted": lambda u, z: LOW + HIGH - u, "blind": blind}
+FOLLOWING = {
+    "perfect": lambda u, z: u,
+    "inverted": lambda u, z: LOW + HIGH - u,
+    "blind": blind,
+    "shy": lambda u, z: u**2,  # less than what is asked for, except at 1
+}
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +105,7 @@ def judges(real: RealData) -> Judges:
 
 @pytest.fixture(scope="session")
 def made_generator(real: RealData, small_classifier: FrozenClassifier) -> Callable[..., ConditionalGenerator]:
-    """Makes the 'perfect', 'inverted' or 'blind' generator of real images, for the classifier's measure."""
+    """Makes the 'perfect', 'inverted', 'blind' or 'shy' generator of real images, for the classifier's measure."""
 
     def make(name: str, data: RealData = real, classifier: FrozenClassifier = small_classifier) -> ConditionalGenerator:
         info = {"kind": "images", "num_classes": 10, "class_names": None, "condition": "class+msp", "kimg": 1.0}

@@ -141,6 +141,17 @@ def test_rejection_sampling_and_features_of_ones_own(real, judges, made_generato
 
 
 @pytest.mark.slow
+def test_a_search_of_levels_makes_a_shy_generator_exact(real, made_generator):
+    plain, searched, perfect = (
+        Evaluator(made_generator(name), 800, within=within).run().results
+        for name, within in (("shy", None), ("shy", 0.02), ("perfect", None))
+    )
+    assert plain.value("bias", "uniform") < -0.1
+    assert searched.value("mae", "uniform") < plain.value("mae", "uniform") / 3
+    assert searched.value("mae", "uniform") < perfect.value("mae", "uniform") + 0.02
+    assert searched.value("spearman", "uniform") > 0.97
+
+
 def test_without_data_or_judges_only_what_can_be_said(real, made_generator):
     generator = made_generator("perfect")
     alone = Evaluator(generator, 160).run()
