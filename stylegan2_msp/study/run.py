@@ -48,7 +48,8 @@ class Study:
         for variant, seed in self.rows():
             data = self._data(variant.measure)
             if not self._evaluation(variant, seed).joinpath("results.json").is_file():
-                self._train(variant, seed, data)
+                if variant.of is None:
+                    self._train(variant, seed, data)
                 if variant.compared:
                     self._evaluate(variant, seed, data)
 
@@ -63,10 +64,10 @@ class Study:
         return self._evaluation(variant, seed) / "results.json"
 
     def _runs(self, variant: Variant, seed: int) -> Path:
-        return self.folder / f"{variant.name.replace(' ', '-').replace(',', '')}-seed{seed}"
+        return self.folder / f"{_as_file(variant.of or variant.name)}-seed{seed}"
 
     def _evaluation(self, variant: Variant, seed: int) -> Path:
-        return self._runs(variant, seed) / "evaluation"
+        return self._runs(variant, seed) / (f"evaluation-{_as_file(variant.name)}" if variant.of else "evaluation")
 
     def _data(self, measure: str) -> Path:
         archive = self.folder / f"data-{measure}.zip"
@@ -99,7 +100,14 @@ class Study:
 
     def _evaluate(self, variant: Variant, seed: int, data: Path) -> None:
         items = max(80, int(self.experiment.images * min(self.scale, 1)))
-        words = ["--network", str(self._runs(variant, seed)), "--data", str(data), f"--images={items}"]
+        words = [
+            "--network",
+            str(self._runs(variant, seed)),
+            "--data",
+            str(data),
+            f"--images={items}",
+            *variant.evaluate,
+        ]
         for other in self.experiment.variants:
             if not other.compared:
                 words += ["--baseline", str(self._runs(other, seed))]
@@ -108,7 +116,7 @@ class Study:
 
 
 def choose(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
-    """The experiment with the named variants only; without names, as it is.
+    """The experiment with the named variants and those that they measure; without names, as it is.
 
     Raises:
         UserError: a name that the experiment does not have.
@@ -117,8 +125,13 @@ def choose(experiment: Experiment, names: tuple[str, ...]) -> Experiment:
     for name in names:
         if name not in known:
             raise UserError(f"--variant {name!r}: must be one of {', '.join(map(repr, known))}")
-    kept = tuple(v for v in experiment.variants if not names or v.name in names)
+    wanted = {*names, *(v.of for v in experiment.variants if v.name in names)}
+    kept = tuple(v for v in experiment.variants if not names or v.name in wanted)
     return dataclasses.replace(experiment, variants=kept)
+
+
+def _as_file(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "")
 
 
 def _call(*words: str) -> None:

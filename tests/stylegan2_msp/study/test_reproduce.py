@@ -51,7 +51,7 @@ def study(folder: Path, name: str = "digits", **changes: object) -> Study:
 
 def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
     study(tmp_path).run()
-    assert [words[0] for words in calls] == ["dataset"] + ["train", *["train", "evaluate"] * 2] * 2
+    assert [words[0] for words in calls] == ["dataset"] + ["train", *["train", "evaluate"] * 2, "evaluate"] * 2
     assert calls[0][1:4] == ("digits", "--corrupt", "gaussian")
     baseline, plain = calls[1], calls[2]
     assert "--cond=1" in baseline
@@ -61,6 +61,11 @@ def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, cal
     )
     assert calls[3][calls[3].index("--baseline") + 1] == str(tmp_path / "class-only-seed0")
     assert calls[3][calls[3].index("--data") + 1] == str(tmp_path / "data-msp.zip")
+    ours, searched = calls[5], calls[6]
+    assert searched[searched.index("--network") + 1] == ours[ours.index("--network") + 1]
+    assert "--within=0.05" in searched
+    assert "--within=0.05" not in ours
+    assert searched[-1] != ours[-1]  # a folder of its own
     before = len(calls)
     study(tmp_path).run()
     assert [words[0] for words in calls[before:]] == ["train", "train"]  # only the baselines leave no results
@@ -91,6 +96,11 @@ def test_mnist_without_a_folder_is_downloaded(tmp_path: Path, calls: list[tuple[
 def test_photographs_need_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--source: this experiment needs the folder"):
         study(tmp_path, "photographs").run()
+
+
+def test_a_variant_that_measures_another_brings_it_along() -> None:
+    chosen = choose(EXPERIMENTS["moons"], ("ours, level searched",))
+    assert [variant.name for variant in chosen.variants] == ["ours", "ours, level searched"]
 
 
 def test_unknown_variant() -> None:
