@@ -235,8 +235,9 @@ def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, wor
     G = cast("Generator | PointGenerator", build_network(config.G_name, config.G_kwargs).train())
     D = cast("Discriminator | PointDiscriminator", build_network(config.D_name, config.D_kwargs).train())
     if config.noise_start > 0 and isinstance(G, Generator):
-        last = G.get_parameter(f"synthesis.b{G.img_resolution}.conv1.noise_strength")
-        torch.nn.init.constant_(last, config.noise_start)
+        last = dict(G.named_parameters()).get(f"synthesis.b{G.img_resolution}.conv1.noise_strength")
+        if last is not None:  # an imported network may be without noise
+            torch.nn.init.constant_(last, config.noise_start)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     for network in (G, D, G_ema):
         network.to(world.device)

@@ -164,10 +164,11 @@ def test_widened_layer_computes_the_same() -> None:
     torch.testing.assert_close(torch.cat([x, more], 1) @ wide.t() / 7**0.5, x @ old.t() / 4**0.5)
 
 
-def test_train_starts_from_a_snapshot_of_classes(digits_archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("use_noise", [True, False])
+def test_train_starts_from_a_snapshot_of_classes(digits_archive: Path, tmp_path: Path, use_noise: bool) -> None:
     """The command's own path: a run conditioned on MSP from an imported network, and its first answers."""
     torch.manual_seed(0)
-    G = Generator(8, 10, 8, 16, 1, MAPPING, {"channel_base": 64, "channel_max": 8})
+    G = Generator(8, 10, 8, 16, 1, MAPPING, {"channel_base": 64, "channel_max": 8, "use_noise": use_noise})
     D = Discriminator(10, 16, 1, channel_base=64, channel_max=8, mapping_kwargs=MAPPING)
     path = tmp_path / "class.safetensors"
     save_snapshot(path, G, None, {"num_classes": 10, "condition": "class", "kind": "images"}, D)
