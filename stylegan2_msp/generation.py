@@ -214,10 +214,12 @@ class ConditionalGenerator:
                 raise UserError(f"--seeds {request.seed}: must lie between 0 and {MAX_SEED}")
 
     def check_search(self) -> FrozenClassifier:
-        """The classifier that a search of levels asks; raises `UserError` where there is none or no level."""
+        """The classifier that a search of levels asks; raises `UserError` where there is none, or no single level."""
         if not self.takes_u or self.classifier is None:
             lacks = "holds no classifier" if self.takes_u else "was trained without uncertainty"
             raise UserError(f"--within: {self.snapshot.path} {lacks}, there is nothing to search by; leave it out")
+        if self.measure.size(self.num_classes) > 1:
+            raise UserError("--within: the condition is a softmax vector, not one number; leave it out")
         return self.classifier
 
     @torch.no_grad()

@@ -8,7 +8,6 @@ import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import split_labels
-from stylegan2_msp.errors import UserError
 
 ROUNDS = 9  # tries of an item after the first; the bracket is then at most 0.004 of the range
 
@@ -37,12 +36,12 @@ def search_levels(
         Items [N, ...] as ``make`` gives them.
 
     Raises:
-        UserError: the labels hold softmax vectors, not one number.
+        ValueError: the labels hold softmax vectors, not one number.
     """
     K, measure = classifier.num_classes, classifier.measure
     one_hot, wanted = split_labels(labels, K)
     if wanted.ndim > 1:
-        raise UserError("--within: the condition is a softmax vector, not one number; leave it out")
+        raise ValueError(f"levels can be searched in labels [N, {K + 1}], found {list(labels.shape)}")
     classes = one_hot.argmax(dim=1)
     rows = torch.arange(len(labels), device=labels.device)
     low, high = torch.full_like(wanted, measure.low(K)), torch.full_like(wanted, measure.high(K))

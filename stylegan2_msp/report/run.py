@@ -115,6 +115,8 @@ def evaluate_network(
     if features != "none":
         check_torchmetrics()
     generator = load_conditional(network, device)
+    if within is not None:
+        generator.check_search()
     notes: list[str] = []
     archive = _archive(generator, data, notes)
     assert archive is not None

@@ -50,6 +50,8 @@ def _about(results: Results) -> str:
         "level; matched: labels of the real items in each level's bin. In brackets: 95 % intervals over items and "
         "latents of this one network."
     )
+    if "searched_within" in about:
+        text += f" Fakes: their levels were searched until the answer was within {about['searched_within']:g}."
     for role in ("second", "probe"):
         judge = about.get(role)
         if judge:

@@ -182,7 +182,6 @@ def join_world(device: str) -> World:
         # Its default arguments hold the group that is the world's when it is imported (optimizers import it). Before
         # the group exists that is none; later, the group's threads would outlive it and could abort a process at exit.
         importlib.import_module("torch.distributed.nn.functional")
-
         dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=size)
     return World(rank, size, local_rank, local_size, target)
 

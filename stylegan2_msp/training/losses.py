@@ -60,11 +60,7 @@ class Objective:
         return self.D(img, c)
 
     def generator(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor,
-        told: torch.Tensor,
-        strength: float = 0.0,
+        self, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor, strength: float = 0.0
     ) -> dict[str, torch.Tensor]:
         """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus ``strength`` times what the
         frozen classifier charges (see `Consistency`)."""

@@ -210,7 +210,7 @@ class Trainer:
 
 
 def consistency_strength(nimg: int, start_kimg: float, ramp_kimg: float) -> float:
-    """Factor in [0, 1] of a consistency term: 0 before the start, then rising linearly during the ramp."""
+    """Factor in [0, 1] of the consistency terms: 0 before the start, then rising linearly during the ramp."""
     since = nimg / 1000 - start_kimg
     if since < 0:
         return 0.0
@@ -268,8 +268,8 @@ def _adam(
     """Adam; with lazy regularisation every ``interval`` steps its rate and betas are corrected for the extra steps
     (Karras et al. 2020a, appendix B).
 
-    Adam moves a scalar by the whole rate in every step, whatever its gradient: a strength of noise would fall from
-    0.1 to 0 in 40 steps, before the styles learn which images want noise. ``slow_noise`` gives them the time.
+    Adam moves a scalar by up to the whole rate in every step, however small its gradient: a strength of noise can fall
+    from 0.1 to 0 in 40 steps, before the styles learn which images want noise. ``slow_noise`` gives them the time.
     """
     ratio = 1.0 if interval is None else interval / (interval + 1)
     beta1, beta2 = (float(beta) ** ratio for beta in config.betas)

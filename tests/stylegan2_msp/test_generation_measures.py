@@ -182,6 +182,7 @@ def test_generate_takes_both_names_for_msp_and_keeps_its_columns(generate_cli, s
     [
         ("entropy", ["--msp", "0.7"], 1, "--msp: .* is conditioned on entropy"),
         ("softmax", ["--msp", "0.7"], 1, "is conditioned on probability of the class"),
+        ("softmax", ["--uncertainty", "0.7", "--within", "0.1"], 1, "--within: the condition is a softmax vector"),
         ("msp", ["--msp", "0.7", "--uncertainty", "0.7"], 2, "two names of one option"),
         ("entropy", ["--uncertainty", "1.2"], 2, r"--uncertainty 1.2: must lie in \[0, 1\]"),
         ("entropy", ["--uncertainty", "nan"], 2, r"--uncertainty nan: must lie in \[0, 1\]"),

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 
 from stylegan2_msp.conditioning import make_labels, split_labels
-from stylegan2_msp.errors import UserError
 from stylegan2_msp.search import search_levels
 from stylegan2_msp.uncertainty import Msp
 
@@ -70,5 +69,5 @@ def test_the_nearest_is_kept_where_the_level_is_out_of_reach():
 
 def test_softmax_vectors_are_refused():
     world = SimpleNamespace(num_classes=K, measure=Msp())
-    with pytest.raises(UserError, match="softmax vector"):
+    with pytest.raises(ValueError, match="levels can be searched"):
         search_levels(lambda rows, c: c, make_labels([0], torch.full((1, K), 0.25), K), world, 0.1)

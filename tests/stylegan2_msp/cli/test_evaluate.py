@@ -87,6 +87,7 @@ def test_points_have_an_energy_ratio_and_a_class_only_network_is_a_baseline(
         "--network", points_snapshot, "--data", data, "--outdir", "o", "--images", "160", "--baseline", other
     )
     assert code == 0, err
+    assert "levels were searched" not in out
     assert "energy distance over that of two real samples" in out
     assert "class only, rejection" in out
     assert "no --baseline" not in err
@@ -95,6 +96,13 @@ def test_points_have_an_energy_ratio_and_a_class_only_network_is_a_baseline(
     assert results.find("energy_ratio", "natural", cls=1) is not None
     assert results.about["baseline"] == "class.safetensors"
     assert {p.name for p in (tmp_path / "o").iterdir()} == {*ALWAYS, "fig2a_points.png"}
+    code, out, err = cli(
+        "--network", points_snapshot, "--data", data, "--outdir", "s", "--images", "160", "--within", "0.02"
+    )
+    assert code == 0, err
+    assert "levels were searched until the answer was within 0.02" in out
+    searched = Results.read(tmp_path / "s" / "results.json")
+    assert searched.value("mae", "uniform") < results.value("mae", "uniform")
 
 
 @pytest.mark.parametrize(
