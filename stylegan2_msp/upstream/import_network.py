@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import build_network
 from stylegan2_msp.uncertainty import MEASURES
@@ -31,7 +32,7 @@ class ImportedNetwork:
     Attributes:
         G: the generator with averaged weights.
         D: the discriminator, where the pickle holds one.
-        classifier: the frozen classifier's file, in pickles that this package exported.
+        classifier: the frozen classifier's file, in pickles that this package exported, or from `with_data`.
         info: what a snapshot says of itself.
     """
 
@@ -66,6 +67,28 @@ def import_network(path: str | Path, uncertainty: str | None = None) -> Imported
     info = _info_of_own(path, own) if own is not None else _info(path, G, told)
     classifier = own.get("classifier") if isinstance(own, dict) else None
     return ImportedNetwork(G, D, classifier if isinstance(classifier, bytes) else None, info)
+
+
+def with_data(found: ImportedNetwork, data: str | Path) -> ImportedNetwork:
+    """The network with the classifier and the class names of the archive that it was trained on.
+
+    Raises:
+        UserError: the archive holds no classifier, or has other classes, images or another measure.
+    """
+    archive = open_archive(data)
+    if archive.classifier_bytes is None:
+        raise UserError(f"--data {data}: holds no classifier; annotate it, or leave it out")
+    kwargs: Any = found.G.init_kwargs
+    measure = found.info["uncertainty"] or archive.uncertainty
+    mine = (found.info["num_classes"], kwargs["img_channels"], kwargs["img_resolution"], measure)
+    theirs = (archive.num_classes, archive.img_channels, archive.img_resolution, archive.uncertainty)
+    if mine != theirs:
+        raise UserError(
+            f"--data {data}: classes, channels, size and measure are {theirs}, the network's {mine}; "
+            "give the archive that it was trained on"
+        )
+    info = {**found.info, "class_names": archive.class_names}
+    return replace(found, classifier=archive.classifier_bytes, info=info)
 
 
 def _told_by_data(trained_on: Any) -> str | None:

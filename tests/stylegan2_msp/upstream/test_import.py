@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
 from stylegan2_msp.networks import Discriminator, Generator
@@ -240,6 +242,29 @@ def test_network_that_a_patched_checkout_trained(family: Any, tmp_path: Path) ->
     )
     assert all(torch.equal(v, found.G.state_dict()[k]) for k, v in G.state_dict().items())
     assert all(torch.equal(v, found.D.state_dict()[k]) for k, v in D.state_dict().items())  # type: ignore[union-attr]
+
+
+def test_classifier_of_the_data_travels_along(digits_archive: Path, family: Any, tmp_path: Path) -> None:
+    """The pickles of the family have no place for it; --data takes it from the archive, which must fit."""
+    archive = open_archive(digits_archive)
+    K, size = archive.num_classes, archive.img_resolution
+    torch.manual_seed(0)
+    for pixels in (size, 2 * size):
+        kwargs = {"z_dim": 8, "c_dim": K + 1, "w_dim": 8, "img_resolution": pixels, "img_channels": 1}
+        G = Generator(**kwargs, synthesis_kwargs={"channel_base": 64, "channel_max": 8})
+        data = family.EasyDict(class_name=DATASET, path="x.zip", uncertainty="msp")
+        content = {"G_ema": adapted(G), "training_set_kwargs": data}
+        (tmp_path / f"{pixels}.pkl").write_bytes(pickle.dumps(content))
+    dest = tmp_path / "net.safetensors"
+    run_import(tmp_path / f"{size}.pkl", dest, "--data", str(digits_archive))
+    assert archive.classifier_bytes is not None
+    theirs = FrozenClassifier.from_bytes(archive.classifier_bytes, "the archive's")
+    generator = load_generator(dest, "cpu")
+    items = generator.sample(classes=3, msp=0.7, seeds=[0, 1])
+    said = generator.answers(items, generator.requests(3, 0.7, [0, 1]))
+    assert [answer.u for answer in said if answer] == theirs.answer(items)[1].tolist()
+    with pytest.raises(UserError, match=r"--data .*: classes, channels, size and measure are \(10, 1, 16, 'msp'\)"):
+        run_import(tmp_path / f"{2 * size}.pkl", dest, "--data", str(digits_archive))
 
 
 def broken(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
