@@ -1,6 +1,6 @@
-"""Trains corrupted digits by this package and by a patched stylegan2-ada-pytorch checkout, and measures both networks.
+"""Trains by this package and by a patched stylegan2-ada-pytorch checkout, and measures both networks.
 
-    python benchmarks/bench_train.py --reference CHECKOUT --data mnistc.zip --kimg 40 --out benchmarks/results/train.json
+    python benchmarks/bench_train.py --reference CHECKOUT --data mnistc.zip --kimg 40 --out train.json
 
 Both get the sizes, batch, rates and augmentation of our preset `tiny` and the same options of the condition. The
 checkout runs in its own loop, in a patched copy; without a GPU its devices are stood for by the CPU. One trains after

@@ -69,6 +69,7 @@ class TrainConfig:
     consistency_augment: float = 0.0
     label_noise: float | str = 0.0  # sigma, or 'auto'
     vicinal: float = 0.0  # kappa
+    sharpness: bool = False  # D is told how sharp an image is for its class and level
     noise_start: float = 0.0  # strength of the noise in G's last layer; above 0 all strengths learn slowly
     given: dict[str, Any] = field(default_factory=dict)  # options of the command line, for --resume
 
@@ -130,12 +131,13 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
     if given.get("p") is not None and aug != "fixed":
         raise UserError(f"--p: goes with --aug fixed, found --aug {aug}")
     c_dim = {"none": 0, "class": data.num_classes, "class+msp": data.num_classes + data.u_size}[condition]
+    guided = condition == "class+msp"
+    terms = condition_terms(given, guided, data.kind, data.u_size)
     networks = (
         _points_networks(preset, data, c_dim, condition, given)
         if data.kind == "points"
-        else _image_networks(preset, data, c_dim, condition, batch_gpu, given, device, bf16_cpu)
+        else _image_networks(preset, data, c_dim, condition, terms["sharpness"], batch_gpu, given, device, bf16_cpu)
     )
-    guided = condition == "class+msp"
     return TrainConfig(
         data=str(given["data"]),
         condition=condition,
@@ -156,7 +158,7 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         ada_kimg=preset.ada_kimg,
         noise_start=preset.noise,
         augpipe=pick("augpipe", "bgc"),
-        **condition_terms(given, guided, data.kind, data.u_size),
+        **terms,
         mirror=pick("mirror", False),
         subset=given.get("subset"),
         snap=pick("snap", 10),
@@ -187,6 +189,7 @@ def _image_networks(
     data: DataInfo,
     c_dim: int,
     condition: str,
+    sharpness: bool,
     batch_gpu: int,
     given: dict[str, Any],
     device: str,
@@ -201,6 +204,7 @@ def _image_networks(
         "half_dtype": half_dtype,
     }
     embedding = _embedding(given, data, condition)
+    of_D = {**embedding, "u_dim": data.u_size + 1} if sharpness else embedding
     size = {"c_dim": c_dim, "img_resolution": data.img_resolution, "img_channels": data.img_channels}
     dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     mbstd = min(preset.mbstd, batch_gpu)
@@ -220,10 +224,11 @@ def _image_networks(
         "D_name": "Discriminator",
         "D_kwargs": {
             **size,
+            "c_dim": c_dim + sharpness,
             "architecture": preset.d_arch,
             **channels,
             "block_kwargs": {"freeze_layers": given.get("freezed") or 0},
-            "mapping_kwargs": {"num_layers": preset.d_map, "lr_multiplier": preset.d_map_lr, **embedding},
+            "mapping_kwargs": {"num_layers": preset.d_map, "lr_multiplier": preset.d_map_lr, **of_D},
             "epilogue_kwargs": {"mbstd_group_size": mbstd},
         },
     }

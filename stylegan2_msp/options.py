@@ -32,11 +32,14 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "label_noise": 0.0,
         "vicinal": 0.0,
         "flatten": 0.5,
+        "sharpness": kind == "images",
     }
     terms = {name: value if given.get(name) is None else given[name] for name, value in defaults.items()}
     if not guided:
         off = ("consistency", "consistency_uniform", "consistency_class", "label_noise", "vicinal", "flatten")
-        return terms | dict.fromkeys(off, 0.0)
+        return terms | dict.fromkeys(off, 0.0) | {"sharpness": False}
+    if terms["sharpness"] and kind == "points":
+        raise UserError("--sharpness: 2-D points have none; leave it out")
     if terms["consistency_augment"] and kind == "points":
         raise UserError("--consistency-augment: 2-D points have no augmentation; leave it out")
     if terms["consistency_class"] and u_size > 1:

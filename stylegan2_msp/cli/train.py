@@ -104,6 +104,12 @@ class NumberOrAuto(click.ParamType):
     help="Share of samples, real and fake, drawn with equal levels of u per class; 0 is the natural distribution.  "
     "[default: 0.5]",
 )
+@click.option(
+    "--sharpness",
+    type=bool,
+    help="Tell D how sharp an image is for its class and u, so that not all doubt becomes blur.  "
+    "[default: on for images]",
+)
 @click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")
 @click.option("--p", type=float, help="Augmentation probability of --aug fixed.")
 @click.option("--target", type=float, help="Target of --aug ada.  [default: 0.6]")

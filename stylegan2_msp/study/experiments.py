@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The paper's method: natural labels, one linear layer for [class, u], no term through the classifier.
-PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear")
+# The paper's method: natural labels, one linear layer for [class, u], no term through the classifier, D told no more.
+PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear", "--sharpness=0")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ _PARTS = (
     Variant("vicinal", ("--label-noise=auto", "--vicinal=0.02")),
     Variant("uniform levels", ("--consistency-uniform=1",)),
 )
+_PARTS_OF_IMAGES = (
+    Variant("no sharpness", ("--sharpness=0",)),
+    Variant("augmented term", ("--consistency-augment=0.25",)),
+)
 _MEASURES = tuple(
     Variant(f"measure {name}", measure=name) for name in ("entropy", "margin", "true_class", "energy", "softmax")
 )
@@ -94,7 +98,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Corrupted MNIST: each part switched off or on, and each measure",
         _MNISTC,
         300,
-        (_PLAIN, _OURS, *_PARTS, Variant("augmented term", ("--consistency-augment=0.25",)), *_MEASURES),
+        (_PLAIN, _OURS, *_PARTS, *_PARTS_OF_IMAGES, *_MEASURES),
     ),
     "photographs": Experiment(
         "Photographs from --source through `dataset folder` (for example CIFAR-10): plain and ours",

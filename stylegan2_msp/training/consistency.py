@@ -16,6 +16,7 @@ from torch_utils_ext.rng import BatchRng
 # Shifts by whole pixels up to 1/32 of the image, and faint noise. On reals of corrupted MNIST, all levels alike, they
 # move the MSP by 0.03 on average at probability 0.25 and by 0.06 at 0.5; ADA's bgc does so by 0.20 at 0.3.
 MILD: dict[str, Any] = {"xint": 1.0, "xint_max": 1 / 32, "noise": 1.0, "noise_std": 0.05}
+_LEAST = 1e-9  # probabilities are kept so far from 0 and 1
 _TAILS = 0.002  # share of the labels at either end that the range of uniform levels leaves out
 
 
@@ -28,8 +29,8 @@ class Consistency:
     Attributes:
         classifier: f.
         rng: numbers of the batch.
-        weight: of E|v - u| over the fakes that D judges.
-        uniform: of E|v - u| over a second batch that D never sees, its levels uniform over the data's range.
+        weight: of E[|v - u| + KL(u || v)] over the fakes that D judges; KL only where u is a probability.
+        uniform: of the same over a second batch that D never sees, its levels uniform over the data's range.
         share: size of that second batch relative to the first.
         class_weight: of E[max_k p_k - p_w] over both batches, where w is what f is to answer: y, or else the likeliest
             other class. Reals of level u are named y with probability a(u), and so are fakes to be: the first number
@@ -68,19 +69,18 @@ class Consistency:
         return make_labels(classes, self.classifier.measure.rows(classes, levels), K)
 
     def charge(self, img: torch.Tensor, c: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """E|v - u| (of softmax vectors half the L1 distance) and E[max_k p_k - p_w] of fakes made of z for labels c."""
-        K = self.classifier.num_classes
+        """Mean distance of v from u (`_distance`) and E[max_k p_k - p_w] of fakes made of z for labels c."""
+        f, K = self.classifier, self.classifier.num_classes
         classes, asked = c[:, :K].argmax(dim=1), c[:, K:]
         logits, v = self._answer(img, classes)
-        halved = 1 if asked.shape[1] == 1 else 2
-        distance = (v.reshape(asked.shape) - asked).abs().sum(dim=1).mean() / halved
+        distance = _distance(v.reshape(asked.shape), asked.double(), f.measure.probability).mean().float()
         if self.agreement is None:
             return distance, distance.new_zeros(())
         p = logits.softmax(dim=1)
         own = p.gather(1, classes[:, None])[:, 0]
         other = p.scatter(1, classes[:, None], 0.0).amax(dim=1)
         named_right = torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K))
-        return distance, torch.where(named_right, other - own, own - other).clamp_min(0).mean()
+        return distance, torch.where(named_right, other - own, own - other).clamp_min(0).mean().float()
 
     def _answer(self, img: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and measure of what an image file would hold of the fakes."""
@@ -89,9 +89,23 @@ class Consistency:
             img = img.clamp(-1, 1)
         if self.pipe is not None:
             img = self.pipe(img, rng=self.rng)
-        logits = f(img)
-        v = f.measure(f.measured_logits(img) if f.measure.draws else logits, classes)
+        logits = f(img).double()  # 1 - p of an answer that is all but certain would round to 0
+        v = f.measure(f.measured_logits(img).double() if f.measure.draws else logits, classes)
         return logits, v.clamp(0, 1)
+
+
+def _distance(v: torch.Tensor, asked: torch.Tensor, divergence: bool) -> torch.Tensor:
+    """|v - u| of each row [n, 1], of softmax vectors [n, K] half the L1 distance; with ``divergence`` plus KL(u || v).
+
+    Where f is all but certain |v - u| has no slope in its logits, but the divergence has: v - u (for one number).
+    """
+    distance = (v - asked).abs().sum(dim=1) / (1 if asked.shape[1] == 1 else 2)
+    if not divergence:
+        return distance
+    v, u = v.clamp(_LEAST, 1 - _LEAST), asked.clamp(_LEAST, 1 - _LEAST)
+    if asked.shape[1] == 1:
+        v, u = torch.cat([v, 1 - v], dim=1), torch.cat([u, 1 - u], dim=1)
+    return distance + (u * (u / v).log()).sum(dim=1)
 
 
 def ask(

@@ -28,6 +28,7 @@ class Objective:
         rng: numbers of the batch, shared by all processes.
         consistency: asks the frozen classifier about fakes, or None.
         style_mixing: probability of mixing two latents (Karras et al. 2019, section 3.1).
+        settled: so many first numbers of a latent settle what a fake is to be; both latents of a mixture share them.
         pl_decay: decay of the running mean of path lengths.
         mean: takes the mean of a tensor over all processes.
     """
@@ -38,6 +39,7 @@ class Objective:
     rng: BatchRng
     consistency: Consistency | None = None
     style_mixing: float = 0.0
+    settled: int = 0
     pl_decay: float = 0.01
     mean: Callable[[torch.Tensor], torch.Tensor] = lambda value: value
 
@@ -49,7 +51,8 @@ class Objective:
             mix, cut = self.rng.shared(2).tolist()
             if mix < self.style_mixing:
                 layer = 1 + int(cut * (ws.shape[1] - 1))
-                other = self.G.mapping(self.rng.randn(*z.shape), c, skip_w_avg_update=True)
+                second = torch.cat([z[:, : self.settled], self.rng.randn(*z.shape)[:, self.settled :]], dim=1)
+                other = self.G.mapping(second, c, skip_w_avg_update=True)
                 ws = torch.cat([ws[:, :layer], other[:, layer:]], dim=1)
         return self.G.synthesis(ws, rng=self.rng), ws
 

@@ -22,8 +22,10 @@ from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
+from stylegan2_msp.training.sharpness import rank_reals
 from torch_utils_ext.rng import BatchRng
 
+_SETTLED = 2  # numbers of z that settle something: whether f names the class (agreement), and the sharpness
 _SLOW_NOISE = 0.01  # rate of the strengths of noise, relative to the rest
 
 
@@ -59,6 +61,7 @@ class Trainer:
         self.world = world
         self.state = state = _initial_state(config, data, num_classes, world)
         self.labels = LabelDraws(data.labels, num_classes, state.order, state.rng, config.label_noise, config.vicinal)
+        self.ranks = rank_reals(data, num_classes) if config.sharpness else None
         self.objective = Objective(
             state.G,
             state.D,
@@ -66,6 +69,7 @@ class Trainer:
             state.rng,
             _consistency(config, data, classifier, state),
             style_mixing=config.style_mixing,
+            settled=_SETTLED if config.sharpness or config.consistency_class > 0 else 0,
             mean=world.mean,
         )
         self.rounds = config.batch // world.size // config.batch_gpu
@@ -135,12 +139,19 @@ class Trainer:
     def _latents(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """z of one round of fakes, their labels (those of random real samples) and the labels that D is told."""
         z = self.state.rng.randn(self.config.batch_gpu, self.state.G.z_dim)
-        return z, *self.labels.fakes(self.config.batch_gpu)
+        c, told = self.labels.fakes(self.config.batch_gpu)
+        if self.ranks is not None:
+            told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
+        return z, c, told
 
     def _reals(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One round of reals and the labels that D is told."""
         index, told, flip = self._drawn.popleft() if self._drawn else self._draw()
-        return self.data.reals(index, flip), told
+        real = self.data.reals(index, flip)
+        if self.ranks is not None:
+            rank = self.ranks(real, self.data.labels[index.to(self.data.labels.device)])
+            told = torch.cat([told, rank[:, None]], dim=1)
+        return real, told
 
     def _draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Indices of one round of reals, the labels that D is told, and which of them are flipped."""

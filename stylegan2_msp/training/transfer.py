@@ -26,10 +26,11 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Label:
-    """What a label vector is made of: so many class numbers, then so many of uncertainty."""
+    """What a label vector is made of: class numbers, then numbers of uncertainty, for D perhaps the sharpness."""
 
     classes: int
     u: int
+    sharpness: bool = False
 
     @staticmethod
     def of(condition: str, G_kwargs: dict[str, Any]) -> Label:
@@ -48,13 +49,25 @@ class Source:
         path: where they were read.
         kwargs: arguments of 'G', and of 'D' where it is there.
         weights: tensors of 'G', 'G_ema' and perhaps 'D'.
-        label: of both.
+        label: that G is given.
     """
 
     path: Path
     kwargs: dict[str, dict[str, Any]]
     weights: dict[str, Weights]
     label: Label
+
+    def told(self, name: str) -> Label:
+        """What network `name` is told."""
+        return _told_to(self.label, self.kwargs[name[0]])
+
+
+def _told_to(label: Label, kwargs: dict[str, Any]) -> Label:
+    return dataclasses.replace(label, sharpness=kwargs["c_dim"] > label.classes + label.u)
+
+
+def _but_for_sharpness(source: Label, target: Label) -> bool:
+    return source.u > 0 and dataclasses.replace(source, sharpness=target.sharpness) == target
 
 
 def read_source(path: Path) -> Source:
@@ -105,7 +118,7 @@ def adopted(config: TrainConfig, source: Source, given: dict[str, Any]) -> Train
     G_kwargs = {
         **old,
         "c_dim": new["c_dim"],
-        "mapping_kwargs": _mapping_kwargs(source, target, old, old["w_dim"], new["mapping_kwargs"], given),
+        "mapping_kwargs": _mapping_kwargs(source.label, target, old, old["w_dim"], new["mapping_kwargs"], given),
         "synthesis_kwargs": _with_precision(old["synthesis_kwargs"], new["synthesis_kwargs"]),
     }
     if "D" not in source.kwargs:
@@ -118,7 +131,9 @@ def adopted(config: TrainConfig, source: Source, given: dict[str, Any]) -> Train
         "c_dim": new["c_dim"],
         "block_kwargs": {**(old.get("block_kwargs") or {}), **new["block_kwargs"]},
         "epilogue_kwargs": {**(old.get("epilogue_kwargs") or {}), **group},
-        "mapping_kwargs": _mapping_kwargs(source, target, old, features, new["mapping_kwargs"], given)
+        "mapping_kwargs": _mapping_kwargs(
+            source.told("D"), _told_to(target, new), old, features, new["mapping_kwargs"], given
+        )
         if old["c_dim"]
         else new["mapping_kwargs"],
     }
@@ -133,19 +148,22 @@ def _with_precision(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapping_kwargs(
-    source: Source, target: Label, old: dict[str, Any], w_dim: int, wanted: dict[str, Any], given: dict[str, Any]
+    source: Label, target: Label, old: dict[str, Any], w_dim: int, wanted: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     mapping = dict(old.get("mapping_kwargs") or {})
-    if source.label == target and given.get("embedding") in (None, mapping.get("embedding", "split")):
+    kept = given.get("embedding") in (None, mapping.get("embedding", "split"))
+    if source == target and kept:
         return mapping
+    if _but_for_sharpness(source, target) and kept:
+        return mapping | {"u_dim": target.u + target.sharpness}
     for name in ("embedding", "u_dim", "truncation"):
         mapping.pop(name, None)
     mapping |= {name: wanted[name] for name in ("embedding", "u_dim") if name in wanted}
     if mapping.get("num_layers", 8) == 0:
         mapping["embedding"] = "linear"  # there is no layer after it that could take more features
-    if source.label.classes:
+    if source.classes:
         features = mapping.get("embed_features") or w_dim
-        doubled = _adds_u(source.label, target) and mapping["embedding"] in _TWO_PARTS
+        doubled = _adds_u(source, target) and mapping["embedding"] in _TWO_PARTS
         mapping["embed_features"] = 2 * features if doubled else features
     return mapping
 
@@ -168,7 +186,9 @@ def load_weights(path: Path, state: TrainState, config: TrainConfig) -> None:
         own = network.state_dict()
         fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
         if "img_resolution" in source.kwargs["G"]:
-            fitting |= _label_layers(weights, own, source, target, source.kwargs[name[0]].get("z_dim", 0))
+            kwargs = config.D_kwargs if name == "D" else config.G_kwargs
+            z_dim = source.kwargs[name[0]].get("z_dim", 0)
+            fitting |= _label_layers(weights, own, source.told(name), _told_to(target, kwargs), z_dim)
         network.load_state_dict(fitting, strict=False)
         copied += len(fitting)
     if not copied:
@@ -176,21 +196,26 @@ def load_weights(path: Path, state: TrainState, config: TrainConfig) -> None:
     print(f"Took {copied} tensors from {path}{_remarks(source, target)}.", flush=True)
 
 
-def _label_layers(old: Weights, new: Weights, source: Source, target: Label, z_dim: int) -> Weights:
+def _label_layers(old: Weights, new: Weights, source: Label, target: Label, z_dim: int) -> Weights:
     """The layers that see the label, where what they see became more; the addition has no effect yet."""
     made: Weights = {}
-    adds_u = _adds_u(source.label, target)
+    adds_u = _adds_u(source, target)
     if adds_u and "mapping.embed.weight" in old:
         if "mapping.embed.weight" in new:
             made["mapping.embed.weight"] = widened(old["mapping.embed.weight"], new["mapping.embed.weight"])
         else:
             made["mapping.embed.by_class.weight"] = old["mapping.embed.weight"]
             made["mapping.embed.by_class.bias"] = old["mapping.embed.bias"]
-    if adds_u or (z_dim and not source.label.classes and target.classes):
+    if adds_u or (z_dim and not source.classes and target.classes):
         made |= {name: torch.zeros_like(value) for name, value in new.items() if name.startswith("mapping.film.layers")}
         first = "mapping.fc0.weight"
         if first in old and first in new and new[first].shape != old[first].shape:
             made[first] = widened(old[first], new[first])
+    if _but_for_sharpness(source, target) and target.sharpness:
+        for name in old.keys() & new.keys():
+            (out, *inputs), (new_out, *more) = old[name].shape or (0,), new[name].shape or (0,)
+            if name.startswith("mapping.") and out == new_out and inputs < more:
+                made[name] = widened(old[name], new[name])
     return made
 
 

@@ -19,6 +19,7 @@ class Measure:
         draws: forward passes with dropout that it wants; 0 for one plain pass.
         of_class: whether it depends on the class that the image should have.
         from_probs: whether p alone determines it.
+        probability: whether its numbers are probabilities, at whose ends the softmax saturates.
     """
 
     name: ClassVar[str]
@@ -27,6 +28,7 @@ class Measure:
     draws: ClassVar[int] = 0
     of_class: ClassVar[bool] = False
     from_probs: ClassVar[bool] = True
+    probability: ClassVar[bool] = False
 
     def low(self, num_classes: int) -> float:
         """Least value of a level."""

@@ -24,6 +24,7 @@ class Msp(Measure):
 
     name = "msp"
     title = "MSP"
+    probability = True
 
     def low(self, num_classes: int) -> float:
         """1 / K."""
@@ -67,6 +68,7 @@ class TrueClass(Measure):
     name = "true_class"
     title = "true class probability"
     of_class = True
+    probability = True
 
     def __call__(self, logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         """p_y."""

@@ -26,6 +26,7 @@ class Softmax(Measure):
     name = "softmax"
     title = "probability of the class"
     of_class = True
+    probability = True
 
     def size(self, num_classes: int) -> int:
         """K."""

@@ -65,7 +65,28 @@ def _with_memory_of_its_own(module: nn.Module, args: Any, ws: Tensor) -> Tensor:
 
 
 class ReferenceDiscriminator(_Pickled, Discriminator):
-    """`Discriminator`, for pickles that a checkout reads."""
+    """`Discriminator`, for pickles that a checkout reads, and for its training loop.
+
+    Where D is told the sharpness (`training.sharpness`), the checkout knows nothing of it: a label without it means the
+    middle, 0.5.
+
+    Args:
+        sharpness: makes the label one longer than ``c_dim``, which is that of the data.
+    """
+
+    def __init__(self, *args: Any, sharpness: bool = False, **kwargs: Any) -> None:
+        if sharpness:
+            mapping = kwargs["mapping_kwargs"]
+            kwargs["mapping_kwargs"] = {**mapping, "u_dim": mapping.get("u_dim", 1) + 1}
+            kwargs["c_dim"] += 1
+        super().__init__(*args, **kwargs)
+
+    def forward(self, img: Tensor, c: Tensor | None, force_fp32: bool = False) -> Tensor:
+        """As `Discriminator`; the label may lack its last number, the sharpness."""
+        told_more = (self.init_kwargs["mapping_kwargs"] or {}).get("u_dim", 1) > 1
+        if c is not None and told_more and c.shape[1] == self.c_dim - 1:
+            c = nn.functional.pad(c, (0, 1), value=0.5)
+        return super().forward(img, c, force_fp32)
 
 
 _KINDS: dict[str, type[_Pickled]] = {"Generator": ReferenceGenerator, "Discriminator": ReferenceDiscriminator}

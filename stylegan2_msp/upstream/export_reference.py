@@ -73,9 +73,12 @@ def _trained(snapshot: Snapshot) -> tuple[nn.Module, nn.Module, list[str]]:
         G.load_state_dict(weights["G"])
         D.load_state_dict(weights["D"])
         return G, D, [f"G and D from {state}"]
-    of_G = snapshot.G.init_kwargs
+    of_G: Any = snapshot.G.init_kwargs
     kwargs: Any = {"c_dim": 0, **snapshot.info.get("config", {}).get("D_kwargs", {})}
-    kwargs |= {name: of_G[name] for name in ("c_dim", "img_resolution", "img_channels")}  # type: ignore[index]
+    kwargs |= {name: of_G[name] for name in ("c_dim", "img_resolution", "img_channels")}
+    mapping = {name: value for name, value in kwargs.get("mapping_kwargs", {}).items() if name != "u_dim"}
+    u_dim = (of_G.get("mapping_kwargs") or {}).get("u_dim", 1)
+    kwargs["mapping_kwargs"] = mapping | ({"u_dim": u_dim} if u_dim > 1 else {})
     torch.manual_seed(0)
     note = "no training state beside the snapshot: D in the pickle is untrained (metrics and images do not use it)"
     return snapshot.G, build_network("Discriminator", kwargs), [note]

@@ -12,13 +12,15 @@ from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.consistency import Consistency, ask
+from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
 from torch_utils_ext.rng import BatchRng
 
 
 class MspLoss(StyleGAN2Loss):
-    """G's loss gets the terms of `training.consistency.Consistency`; D may be told a noisy level.
+    """G's loss gets the terms of `training.consistency.Consistency`; D may be told a noisy level, and the sharpness.
 
     The terms enter the backward pass that the checkout's own loss starts (`_Charged`), so that its phases, gains and
     synchronisation of processes stay as they are.
@@ -29,6 +31,7 @@ class MspLoss(StyleGAN2Loss):
         consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment: as of `train`.
         consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
         label_noise: standard deviation of the noise on the level that D is told.
+        sharpness: whether D is told the sharpness too, as a number more in its label.
         seed: of all that these terms draw.
         kwargs: of the checkout's loss.
     """
@@ -46,6 +49,7 @@ class MspLoss(StyleGAN2Loss):
         consistency_class: float = 0.0,
         consistency_augment: float = 0.0,
         label_noise: float = 0.0,
+        sharpness: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -57,6 +61,10 @@ class MspLoss(StyleGAN2Loss):
         self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
         self.nimg = 0
         self.charged: _Charge | None = None  # while G learns
+        self.fakes: tuple[torch.Tensor, torch.Tensor] | None = None  # latents and labels of a phase's fakes
+        self.ranks: SharpnessRanks | None = None
+        if sharpness:
+            self.ranks = rank_reals(TrainingSet(open_archive(archive), "class+msp", device), num_classes)
         self.asks: Consistency | None = None
         if consistency or consistency_uniform or consistency_class:
             weights = (consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment)
@@ -74,12 +82,13 @@ class MspLoss(StyleGAN2Loss):
     ) -> None:
         """As the checkout's; in its main phase G is also charged by the classifier."""
         strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg)
+        self.fakes = gen_z, gen_c
         if phase in ("Gmain", "Gboth") and self.asks is not None and strength > 0:
             self.charged = _Charge(strength, gain, sync, gen_z)
         try:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
         finally:
-            self.charged = None
+            self.charged = self.fakes = None
         if phase in ("Dmain", "Dboth"):
             self.nimg += len(real_img) * self.processes
 
@@ -88,11 +97,20 @@ class MspLoss(StyleGAN2Loss):
         if self.charged is not None and img.requires_grad:
             charge, self.charged = self.charged, None
             img = _Charged.apply(img, self._charge(img, c, charge), charge.gain)
+        told = c
         if self.label_noise > 0:
-            c = c.clone()
-            level = c[:, self.num_classes :]
+            told = c.clone()
+            level = told[:, self.num_classes :]
             level += self.label_noise * self.rng.randn(*level.shape)
-        return super().run_D(img, c, sync)
+        if self.ranks is not None:
+            told = torch.cat([told, self._sharpness(self.ranks, img, c)[:, None]], dim=1)
+        return super().run_D(img, told, sync)
+
+    def _sharpness(self, ranks: SharpnessRanks, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """What D is told of it, [N]: of fakes what their latent says, of reals their rank."""
+        if self.fakes is not None and c is self.fakes[1]:
+            return torch.special.ndtr(self.fakes[0][:, 1])
+        return ranks(img.detach(), c)
 
     def _charge(self, img: torch.Tensor, c: torch.Tensor, how: _Charge) -> torch.Tensor:
         """Weighted distances of the classifier's answers from the levels asked for and from the class, a scalar."""

@@ -24,6 +24,7 @@ _LOSS_OPTIONS = (
     "consistency_class",
     "consistency_augment",
     "label_noise",
+    "sharpness",
 )
 OPTIONS = ("cond_msp", "classifier", "classifier_weights", "embedding", *_LOSS_OPTIONS, "flatten")
 Command = Callable[..., Any]
@@ -79,6 +80,7 @@ class Condition:
         for kwargs, name in ((args.G_kwargs, "ReferenceGenerator"), (args.D_kwargs, "ReferenceDiscriminator")):
             kwargs.class_name = f"{_ADAPTER}.{name}"
             kwargs.mapping_kwargs.update(embedding)
+        args.D_kwargs.sharpness = terms["sharpness"]
         args.loss_kwargs.update({name: terms[name] for name in _LOSS_OPTIONS} | {"label_noise": noise})
         args.loss_kwargs.update(class_name=_LOSS, archive=str(archive.path), num_classes=archive.num_classes)
         args.loss_kwargs.seed = args.random_seed

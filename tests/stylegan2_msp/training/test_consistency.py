@@ -56,10 +56,33 @@ def asks(measure: Measure | None = None, **options: Any) -> Consistency:
     return Consistency(PixelClassifier(measure), BatchRng(0), **options)  # type: ignore[arg-type]
 
 
-def test_distance_is_the_mean_distance_between_asked_and_answered() -> None:
-    u = torch.tensor([0.9, 0.6, 0.5, 0.4])
-    expected = sum(abs(max(p) - float(a)) for p, a in zip(probs().tolist(), u, strict=True)) / 4
-    assert float(asks().charge(IMG, labels(u), Z)[0]) == pytest.approx(expected, rel=1e-5)
+def divergence(asked: list[float], answered: list[float]) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(asked, answered, strict=True) if a > 0)
+
+
+def test_distance_is_the_mean_distance_and_divergence_between_asked_and_answered() -> None:
+    u = [0.9, 0.6, 0.5, 1.0]
+    expected = 0.0
+    for p, a in zip(probs().tolist(), u, strict=True):
+        v = max(p)
+        expected += abs(v - a) + divergence([a, 1 - a], [v, 1 - v])
+    assert float(asks().charge(IMG, labels(torch.tensor(u)), Z)[0]) == pytest.approx(expected / 4, rel=1e-5)
+    one = torch.tensor([[0.9, 0.0, 0.0]] * 4)[:, :, None, None]  # an answer that is asked for exactly costs nothing
+    v = PixelClassifier()(one).softmax(dim=1).amax(dim=1)
+    assert float(asks().charge(one, labels(v), Z)[0]) == pytest.approx(0, abs=1e-6)
+
+
+def test_an_answer_that_is_all_but_certain_can_still_be_moved() -> None:
+    """|v - u| alone has no slope there: at a logit of 40, 1 - v is 4e-18. That of the divergence is v - u."""
+    consistency = asks()
+    for logit in (8.0, 16.0, 40.0):
+        consistency.classifier.weight.data.fill_(logit)
+        img = torch.tensor([[1.0, 0.0, 0.0]] * 4)[:, :, None, None].requires_grad_(True)
+        distance, _ = consistency.charge(img, labels(0.7), Z)
+        (slope,) = torch.autograd.grad(distance, img)
+        if logit < 20:
+            assert float(slope[0, 0]) * 4 / logit == pytest.approx(0.3, abs=0.01)
+        assert torch.isfinite(slope).all()
 
 
 def test_distance_of_another_measure() -> None:
@@ -69,9 +92,10 @@ def test_distance_of_another_measure() -> None:
     assert float(asks(Entropy()).charge(IMG, labels(u), Z)[0]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_distance_of_softmax_vectors_is_half_of_l1() -> None:
+def test_distance_of_softmax_vectors_is_half_of_l1_and_the_divergence() -> None:
     asked = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
     expected = float((probs() - asked).abs().sum()) / 2 / 4
+    expected += sum(divergence(a, p) for a, p in zip(asked.tolist(), probs().tolist(), strict=True)) / 4
     assert float(asks(Softmax()).charge(IMG, labels(asked), Z)[0]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -165,12 +189,12 @@ def test_the_second_batch_by_its_formula() -> None:
     classes = data[twin.randint(200, 8), :K].argmax(dim=1)
     u = found.consistency.lowest + (found.consistency.highest - found.consistency.lowest) * twin.rand(8)
     points = found.G(twin.randn(8, 4), make_labels(classes, u, K))
-    v = found.consistency.classifier(points).softmax(dim=1).amax(dim=1)
+    v = found.consistency.classifier(points).double().softmax(dim=1).amax(dim=1)
     before = found.G.mapping.w_avg.clone()
     losses = found.generator(z, c, c, strength=0.25)
-    assert float(losses["consistency_uniform"].detach()) == pytest.approx(
-        0.25 * 2 * float((v - u).abs().mean().detach()), rel=1e-5
-    )
+    pairs = zip(u.tolist(), v.tolist(), strict=True)
+    expected = sum(abs(a - b) + divergence([a, 1 - a], [b, 1 - b]) for a, b in pairs) / 8
+    assert float(losses["consistency_uniform"].detach()) == pytest.approx(0.25 * 2 * expected, rel=1e-4)
     plain, _ = objective()
     plain.G.mapping.w_avg.copy_(before)
     plain.generator(z, c, c)

@@ -75,7 +75,29 @@ def test_uncertainty_starts_without_effect(tmp_path: Path, embedding: str | None
         for made in (state.G, state.G_ema):
             torch.testing.assert_close(made(z, cu, noise_mode="const"), G(z, c, noise_mode="const"), rtol=0, atol=1e-5)
             torch.testing.assert_close(made(z, cu, noise_mode="const"), made(z, cu.clone(), noise_mode="const"))
-        torch.testing.assert_close(state.D(img, cu), D(img, c), rtol=0, atol=1e-5)
+        torch.testing.assert_close(state.D(img, with_rank(cu)), D(img, c), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("embedding", ["linear", "split", "learned", "film"])
+def test_sharpness_starts_without_effect(tmp_path: Path, embedding: str) -> None:
+    """A run of before, whose D was told no more than G, goes on with one that is told the sharpness, and back."""
+    torch.manual_seed(3)
+    mapping = {"num_layers": 2, "embedding": embedding}
+    G = Generator(10, K + 1, 14, 16, 1, mapping, {"channel_base": 192, "channel_max": 12})
+    D = Discriminator(K + 1, 16, 1, channel_base=192, channel_max=12, mapping_kwargs=mapping)
+    source = tmp_path / "msp.safetensors"
+    save_snapshot(source, G, None, {"num_classes": K, "condition": "class+msp", "kind": "images"}, D)
+    _, _, cu = inputs(K + 1)
+    img = torch.randn(4, 1, 16, 16)
+    state = started(source, config_for(source))
+    assert all(torch.equal(v, state.G.state_dict()[k]) for k, v in G.state_dict().items())
+    torch.testing.assert_close(state.D(img, with_rank(cu)), D(img, cu), rtol=0, atol=1e-5)
+    state = started(source, config_for(source, sharpness=False))
+    assert all(torch.equal(v, state.D.state_dict()[k]) for k, v in D.state_dict().items())
+
+
+def with_rank(c: torch.Tensor) -> torch.Tensor:
+    return torch.cat([c, torch.rand(len(c), 1)], dim=1)
 
 
 @pytest.mark.parametrize("embedding", ["linear", "split", "learned", "film"])
@@ -105,7 +127,7 @@ def test_discriminator_without_mapping_layers(tmp_path: Path) -> None:
     state = started(source, config_for(source))
     _, c, cu = inputs(K + 1)
     img = torch.randn(4, 1, 16, 16)
-    torch.testing.assert_close(state.D(img, cu), D(img, c), rtol=0, atol=1e-5)
+    torch.testing.assert_close(state.D(img, with_rank(cu)), D(img, c), rtol=0, atol=1e-5)
 
 
 def test_generator_without_label(tmp_path: Path) -> None:
@@ -197,7 +219,7 @@ def test_own_run_of_classes_becomes_one_with_msp(digits_archive: Path, tmp_path:
         old.load_state_dict(source.weights[name])
         more = {} if name == "D" else {"noise_mode": "const"}
         with torch.no_grad():
-            answer = getattr(state, name)(*inputs_, cu, **more)
+            answer = getattr(state, name)(*inputs_, with_rank(cu) if name == "D" else cu, **more)
             torch.testing.assert_close(answer, old(*inputs_, c, **more), rtol=0, atol=1e-5)
 
 

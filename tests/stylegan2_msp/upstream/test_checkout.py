@@ -324,7 +324,7 @@ def test_flattened_data_set(run: Run, checkout: Path, grey_archive: Path) -> Non
 
 @pytest.mark.slow
 def test_loss_of_g_is_the_checkout_s_plus_the_classifier_s(run: Run, checkout: Path, grey_archive: Path) -> None:
-    """The main phase has the gradients of (adversarial loss + weight x E|v - u|) x gain; before the start, weight 0."""
+    """The main phase: gain x gradients of (adversarial loss + weight x E[|v - u| + KL]); before the start, weight 0."""
     program = """
         import sys
         sys.path.insert(0, ".")
@@ -351,11 +351,49 @@ def test_loss_of_g_is_the_checkout_s_plus_the_classifier_s(run: Run, checkout: P
             G.zero_grad()
             torch.manual_seed(1)
             img = G(z, c)
-            strayed = (f.probs(img.clamp(-1, 1)).amax(dim=1) - c[:, -1]).abs().mean()
+            v, u = f.probs(img.clamp(-1, 1)).amax(dim=1), c[:, -1]
+            kl = u * (u / v).log() + (1 - u) * ((1 - u) / (1 - v)).log()
+            strayed = ((v - u).abs() + kl).mean()
             ((softplus(-D(img, c)).mean() + weight * strayed) * 3.0).backward()
             for mine, p in zip(found, G.parameters()):
                 torch.testing.assert_close(mine, p.grad, atol=1e-5, rtol=1e-4)
             G.zero_grad()
+        print("fits")
+    """
+    (checkout / "look.py").write_text(textwrap.dedent(program))
+    assert "fits" in run("look.py", grey_archive)
+
+
+@pytest.mark.slow
+def test_d_is_told_the_sharpness(run: Run, checkout: Path, grey_archive: Path) -> None:
+    """Of fakes the second number of their latent, of reals their rank; its own loop's label of D gets the middle."""
+    program = """
+        import sys
+        sys.path.insert(0, ".")
+        import torch, dnnlib
+        from stylegan2_msp.data.archive import open_archive
+        from stylegan2_msp.data.dataset import TrainingSet
+        from stylegan2_msp.training.sharpness import rank_reals
+        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
+        from stylegan2_msp.upstream.loss import MspLoss
+        torch.manual_seed(0)
+        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
+        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
+        D = ReferenceDiscriminator(**kwargs, **layers, mapping_kwargs={}, sharpness=True)
+        told = []
+        D.register_forward_pre_hook(lambda module, given: told.append(given[1]))
+        path = sys.argv[1]
+        data = TrainingSet(open_archive(path), "class+msp", torch.device("cpu"))
+        networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=0)
+        loss = MspLoss(torch.device("cpu"), path, 10, label_noise=0.1, sharpness=True, **networks)
+        z, c = torch.randn(4, 8), data.labels[:4]
+        real, real_c = data.reals(torch.arange(8, 12)), data.labels[8:12]
+        for phase in ("Gmain", "Dmain", "Dreg"):
+            loss.accumulate_gradients(phase, real, real_c, z, c, True, 1.0)
+        of_fakes, of_reals = torch.special.ndtr(z[:, 1]), rank_reals(data, 10)(real, real_c)
+        for found, wanted in zip(told, (of_fakes, of_fakes, of_reals, of_reals), strict=True):
+            torch.testing.assert_close(found[:, -1], wanted)
+        assert torch.equal(D(real, real_c), D(real, torch.nn.functional.pad(real_c, (0, 1), value=0.5)))
         print("fits")
     """
     (checkout / "look.py").write_text(textwrap.dedent(program))

@@ -315,6 +315,9 @@ def test_reference_of_a_finished_run(digits_archive: Path, tmp_path: Path) -> No
     state = torch.load(path.with_name("training-state-000000.pt"), weights_only=True)["state"]
     for name in ("G", "D", "G_ema"):
         assert all(torch.equal(v, state[name][k]) for k, v in content[name].state_dict().items()), name
+    img, c = torch.randn(2, 1, 16, 16), torch.eye(11)[[3, 5]]
+    told = torch.cat([c, torch.full((2, 1), 0.5)], dim=1)  # D is told the sharpness, of which a checkout knows nothing
+    torch.testing.assert_close(content["D"](img, c), content["D"](img, told))
     assert content["training_set_kwargs"]["path"] == str(digits_archive.resolve())
     back = import_network(tmp_path / "x.pkl")
     classifier = load_snapshot(path).classifier

@@ -1,0 +1,93 @@
+"""How sharp an image is for its class and level: D is told, so that not all doubt becomes blur."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import conv2d, pad
+
+from stylegan2_msp.conditioning import level
+from stylegan2_msp.data.dataset import TrainingSet, flat_weights
+from stylegan2_msp.progress import track
+
+_NEIGHBOURS = 64  # reals of the same class, nearest in level, among which an image is ranked
+_MOST = 32_768  # reals that are looked at
+_ROUNDING = 5e-6  # mean square of what rounding to bytes adds to an image in [-1, 1]: (2 / 255)^2 / 12
+_FAINT = 1e-3  # variance below which an image counts as flat, and so as blurred
+_BATCH = 1024
+_STRIDE = 4.0  # keys of the order: 4 k + u
+
+
+def sharpness(img: torch.Tensor) -> torch.Tensor:
+    """Log of the share of an image's variance that a blur with [1, 2, 1] takes away.
+
+    Args:
+        img: [N, C, H, W] in [-1, 1].
+
+    Returns:
+        [N], from about -12 to 0 (white noise); images without contrast have about -5.
+    """
+    kernel = torch.tensor([0.25, 0.5, 0.25], dtype=img.dtype, device=img.device)
+    channels = img.flatten(0, 1)[:, None]
+    blurred = conv2d(pad(channels, (1, 1, 1, 1), mode="reflect"), (kernel[:, None] * kernel)[None, None])
+    lost = (channels - blurred).square().reshape(img.shape).flatten(1).mean(dim=1)
+    variance = img.flatten(1).var(dim=1, correction=0)
+    return (lost + _ROUNDING).log() - (variance + _FAINT).log()
+
+
+class SharpnessRanks:
+    """Ranks an image's sharpness among the 64 reals of its class that are nearest to it in level.
+
+    Among reals of any class and level the rank is uniform in [0, 1], so that a number of G's latent can say how sharp a
+    fake is to be, and fakes and reals be told alike.
+
+    Args:
+        values: sharpness of reals, float32 [N].
+        labels: their labels, [N, K + 1] or [N, 2 K].
+        num_classes: K.
+    """
+
+    def __init__(self, values: torch.Tensor, labels: torch.Tensor, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.keys, order = self._keys(labels).sort()
+        self.values = values[order]
+        bounds = torch.arange(num_classes + 1, device=labels.device).double() * _STRIDE - _STRIDE / 2
+        self.first = torch.searchsorted(self.keys, bounds)  # of class k; the next one's is the end
+
+    def __call__(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Share of the neighbours that are less sharp, ties counted half: [n] in [0, 1].
+
+        Args:
+            img: [n, C, H, W] in [-1, 1].
+            c: their labels [n, c_dim], of classes that have reals.
+        """
+        value, near = sharpness(img)[:, None], self._neighbours(c)
+        return ((near < value).float() + 0.5 * (near == value).float()).mean(dim=1)
+
+    def _neighbours(self, c: torch.Tensor) -> torch.Tensor:
+        """Sharpness of the reals that each is compared with, [n, 64]; of more that are equally near an even choice."""
+        keys, classes = self._keys(c), c[:, : self.num_classes].argmax(dim=1)
+        low, high = torch.searchsorted(self.keys, keys), torch.searchsorted(self.keys, keys, right=True)
+        middle, half = (low + high) // 2, _NEIGHBOURS // 2
+        low = torch.minimum(low, middle - half).clamp(min=self.first[classes])
+        high = torch.maximum(high, middle + half).clamp(max=self.first[classes + 1])
+        places = (torch.arange(_NEIGHBOURS, device=c.device) + 0.5) / _NEIGHBOURS
+        return self.values[(low[:, None] + (high - low)[:, None] * places).long()]
+
+    def _keys(self, c: torch.Tensor) -> torch.Tensor:
+        return c[:, : self.num_classes].argmax(dim=1) * _STRIDE + level(c, self.num_classes).double()
+
+
+def rank_reals(data: TrainingSet, num_classes: int) -> SharpnessRanks:
+    """Looks at the images of the data; of more than 32,768 at so many, half of them spread evenly over the levels.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    chosen = torch.arange(len(data), device=data.labels.device)
+    if len(data) > _MOST:
+        weights = 1 / len(data) + flat_weights(data.labels, num_classes)
+        places = (torch.arange(_MOST, device=weights.device) + 0.5) / _MOST * weights.sum()
+        chosen = torch.searchsorted(weights.cumsum(0), places).clamp(max=len(data) - 1).unique()
+    batches = track(chosen.split(_BATCH), "looking at sharpness", len(chosen), "images", _BATCH)
+    values = [sharpness(data.reals(index)) for index in batches]
+    return SharpnessRanks(torch.cat(values), data.labels[chosen], num_classes)
