@@ -27,7 +27,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "consistency_ramp": 0.0,
         "consistency_uniform": 0.0,
         "consistency_share": 0.5,
-        "consistency_class": weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
+        "consistency_class": 2 * weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
         "consistency_augment": 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,

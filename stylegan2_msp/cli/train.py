@@ -62,7 +62,7 @@ class NumberOrAuto(click.ParamType):
 @click.option(
     "--consistency",
     type=float,
-    help="Weight of E|u out - u in| in G's loss; 0 is the paper's plain method.  [default: 2]",
+    help="Weight of E[|u out - u in| + KL] in G's loss; 0 is the paper's plain method.  [default: 2]",
 )
 @click.option("--consistency-kimg", type=float, help="The consistency terms start after this many kimg.  [default: 20]")
 @click.option("--consistency-ramp", type=float, help="... and rise to full weight in this many kimg.  [default: 0]")
@@ -80,7 +80,7 @@ class NumberOrAuto(click.ParamType):
     "--consistency-class",
     type=float,
     help="Weight of the term by which fakes are named right as often as reals of the same u, no less and no more.  "
-    "[default: that of --consistency; 0 for softmax vectors]",
+    "[default: twice that of --consistency; 0 for softmax vectors]",
 )
 @click.option(
     "--consistency-augment",
