@@ -7,6 +7,7 @@ from torch.nn.functional import conv2d, pad
 
 from stylegan2_msp.conditioning import level
 from stylegan2_msp.data.dataset import TrainingSet, flat_weights
+from stylegan2_msp.errors import UserError
 from stylegan2_msp.progress import track
 
 _NEIGHBOURS = 64  # reals of the same class, nearest in level, among which an image is ranked
@@ -58,7 +59,7 @@ class SharpnessRanks:
 
         Args:
             img: [n, C, H, W] in [-1, 1].
-            c: their labels [n, c_dim], of classes that have reals.
+            c: their labels [n, c_dim].
         """
         value, near = sharpness(img)[:, None], self._neighbours(c)
         return ((near < value).float() + 0.5 * (near == value).float()).mean(dim=1)
@@ -71,7 +72,8 @@ class SharpnessRanks:
         low = torch.minimum(low, middle - half).clamp(min=self.first[classes])
         high = torch.maximum(high, middle + half).clamp(max=self.first[classes + 1])
         places = (torch.arange(_NEIGHBOURS, device=c.device) + 0.5) / _NEIGHBOURS
-        return self.values[(low[:, None] + (high - low)[:, None] * places).long()]
+        rows = (low[:, None] + (high - low)[:, None] * places).long()
+        return self.values[rows.clamp(max=len(self.values) - 1)]  # a class without reals borrows others'
 
     def _keys(self, c: torch.Tensor) -> torch.Tensor:
         return c[:, : self.num_classes].argmax(dim=1) * _STRIDE + level(c, self.num_classes).double()
@@ -80,8 +82,10 @@ class SharpnessRanks:
 def rank_reals(data: TrainingSet, num_classes: int) -> SharpnessRanks:
     """Looks at the images of the data; of more than 32,768 at so many, half of them spread evenly over the levels.
 
+    An image that cannot be read is left out: training says so, and saves its state, when it comes to that image.
+
     Raises:
-        UserError: an image cannot be read.
+        UserError: none can be read.
     """
     chosen = torch.arange(len(data), device=data.labels.device)
     if len(data) > _MOST:
@@ -89,5 +93,17 @@ def rank_reals(data: TrainingSet, num_classes: int) -> SharpnessRanks:
         places = (torch.arange(_MOST, device=weights.device) + 0.5) / _MOST * weights.sum()
         chosen = torch.searchsorted(weights.cumsum(0), places).clamp(max=len(data) - 1).unique()
     batches = track(chosen.split(_BATCH), "looking at sharpness", len(chosen), "images", _BATCH)
-    values = [sharpness(data.reals(index)) for index in batches]
-    return SharpnessRanks(torch.cat(values), data.labels[chosen], num_classes)
+    looked = [part for index in batches for part in _looked(data, index)]
+    if not looked:
+        data.reals(chosen[:1])  # raises what is wrong
+    rows = torch.cat([index for index, _ in looked])
+    return SharpnessRanks(torch.cat([values for _, values in looked]), data.labels[rows], num_classes)
+
+
+def _looked(data: TrainingSet, index: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Indices and sharpness of those of the images that can be read."""
+    try:
+        return [(index, sharpness(data.reals(index)))]
+    except UserError:
+        halves = index.chunk(2) if len(index) > 1 else ()
+        return [part for half in halves for part in _looked(data, half)]

@@ -126,6 +126,26 @@ def test_many_reals_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rare[data.looked].sum() > 0.8 * rare.sum()
 
 
+def test_images_that_cannot_be_read_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training says so when it comes to them; here they must not stop a run that may never need them."""
+    monkeypatch.setattr(sharpening, "_MOST", 5000)
+    damaged = {17, 2048, 4999}
+
+    class Damaged(Many):
+        def reals(self, index: torch.Tensor) -> torch.Tensor:
+            if damaged & set(index.tolist()):
+                raise UserError("is damaged")
+            return super().reals(index)
+
+    data = Damaged()
+    ranks = rank_reals(data, 2)  # type: ignore[arg-type]
+    assert sorted(set(range(5000)) - set(data.looked.tolist())) == sorted(damaged)
+    assert len(ranks.values) == 4997
+    damaged.update(range(5000))
+    with pytest.raises(UserError, match="is damaged"):
+        rank_reals(data, 2)  # type: ignore[arg-type]
+
+
 def test_both_latents_of_a_mixture_share_what_is_settled() -> None:
     seen: list[torch.Tensor] = []
 
