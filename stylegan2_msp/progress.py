@@ -39,7 +39,7 @@ def make_bar(transient: bool = False) -> Progress:
 
 def track(items: Iterable[T], description: str, total: int, unit: str = "", step: int = 1) -> Iterator[T]:
     """Yields ``items`` and shows how far it is; each item counts ``step`` of ``total`` units."""
-    if sys.stderr.isatty():
+    if on_terminal():
         with make_bar() as bar:
             task = bar.add_task(description, total=total, unit=unit, info="")
             for item in items:
@@ -55,6 +55,12 @@ def track(items: Iterable[T], description: str, total: int, unit: str = "", step
             done = min((index + 1) * step, total)
             eta = (now - start) / done * (total - done)
             print(f"{description}: {done}/{total} {unit}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal; what a host program puts in its place may not know."""
+    known = getattr(sys.stderr, "isatty", None)
+    return known is not None and bool(known())
 
 
 def _stderr_console() -> Console:

@@ -51,7 +51,7 @@ def measure_condition(
     """Match between what is asked and what the classifier answers.
 
     Args:
-        G: generator with z_dim, c_dim, mapping and synthesis; measured with noise_mode 'const' and without gradients.
+        G: generator with z_dim, c_dim, mapping and synthesis; measured without gradients, each latent with its noise.
         classifier: the frozen classifier, with its measure.
         labels_natural: labels of the real data [M, c_dim], from which n are drawn.
         levels: levels of u for the uniform grid; by default those of `uniform_levels`.

@@ -16,6 +16,7 @@ from stylegan2_msp.conditioning import level, split_labels
 from stylegan2_msp.metrics.asking import Asked
 from stylegan2_msp.progress import track
 from stylegan2_msp.search import search_levels
+from stylegan2_msp.seeds import SeedRng
 
 Array = npt.NDArray[Any]
 Features = Callable[[torch.Tensor], torch.Tensor]
@@ -102,7 +103,8 @@ def observe_fakes(
     """Generates what is asked for, batch by batch, and shows it to the observers; images rounded to bytes, as in files.
 
     Args:
-        G: generator with mapping and synthesis; noise_mode is 'const', so that the global random state is not touched.
+        G: generator with mapping and synthesis. Its noise is drawn anew for every latent, as in training and in the
+            family's metrics; items that share a latent share their noise.
         observers: who looks.
         asked: labels and latents.
         batch: items per pass.
@@ -117,13 +119,9 @@ def observe_fakes(
     for begin in track(starts, description, len(asked), "items", step=batch) if description else starts:
         rows = slice(begin, begin + batch)
         c = asked.labels[rows, : G.c_dim].to(device)  # a class-only generator takes the one-hot alone
-        z = asked.z[rows].to(device)
-
-        def make(at: torch.Tensor | slice, labels: torch.Tensor, z: torch.Tensor = z) -> torch.Tensor:
-            made: torch.Tensor = G.synthesis(G.mapping(z[at], labels, skip_w_avg_update=True), noise_mode="const")
-            return made.float()
-
-        x = make(slice(None), c) if within is None else search_levels(make, c, observers.classifier, within)
+        make = _maker(G, asked.z[rows].to(device), begin, asked.group)
+        every = torch.arange(len(c), device=device)
+        x = make(every, c) if within is None else search_levels(make, c, observers.classifier, within)
         if x.ndim == 4:
             x = ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
         parts.append(observers.look(x, classes[rows].to(device)))
@@ -149,6 +147,18 @@ def observe_reals(
         x = to_float(torch.from_numpy(data[rows]).to(device))
         parts.append(observers.look(x, torch.from_numpy(classes[rows]).to(device)))
     return _joined(parts, classes, np.asarray(u, np.float64))
+
+
+def _maker(G: Any, z: torch.Tensor, begin: int, group: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """(positions in z [M], labels [M, c_dim]) -> items: the same for a position and a label in every call."""
+
+    def make(at: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        ws = G.mapping(z[at], labels, skip_w_avg_update=True)
+        noise = SeedRng([(begin + row) // group for row in at.tolist()], z.device)
+        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=noise)
+        return made.float()
+
+    return make
 
 
 def _joined(parts: list[dict[str, torch.Tensor]], classes: Array, asked: Array) -> Items:

@@ -13,7 +13,7 @@ import psutil
 import torch
 from rich.progress import TaskID
 
-from stylegan2_msp.progress import make_bar
+from stylegan2_msp.progress import make_bar, on_terminal
 
 
 class RunLog:
@@ -27,7 +27,7 @@ class RunLog:
     def __init__(self, run: Path | None, total_kimg: float) -> None:
         self.run = run
         self.total_kimg = total_kimg
-        self.bar = make_bar() if run is not None and sys.stderr.isatty() else None
+        self.bar = make_bar() if run is not None and on_terminal() else None
         self.task: TaskID | None = None
         self.tensorboard = _tensorboard(run) if run is not None else None
         self._shown = 0.0

@@ -21,11 +21,10 @@ from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
-from stylegan2_msp.training.losses import Objective
+from stylegan2_msp.training.losses import SETTLED, Objective
 from stylegan2_msp.training.sharpness import rank_reals
 from torch_utils_ext.rng import BatchRng
 
-_SETTLED = 2  # numbers of z that settle something: whether f names the class (agreement), and the sharpness
 _SLOW_NOISE = 0.01  # rate of the strengths of noise, relative to the rest
 
 
@@ -69,7 +68,7 @@ class Trainer:
             state.rng,
             _consistency(config, data, classifier, state),
             style_mixing=config.style_mixing,
-            settled=_SETTLED if config.sharpness or config.consistency_class > 0 else 0,
+            settled=SETTLED if config.sharpness or config.consistency_class > 0 else 0,
             mean=world.mean,
         )
         self.rounds = config.batch // world.size // config.batch_gpu

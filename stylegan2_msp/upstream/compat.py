@@ -33,13 +33,14 @@ def our_operators(module: ModuleType) -> None:
 
 
 def natural_distribution(metric_utils: Any) -> None:
-    """Metrics on the data as they are, also where training draws them with flattened levels; on the CPU if need be."""
+    """Metrics on the data as they are, also where training draws them otherwise; on the CPU if need be."""
     plain = metric_utils.MetricOptions
 
     class MetricOptions(plain):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.dataset_kwargs.pop("flatten", None)
+            for name in ("flatten", "vicinal"):
+                self.dataset_kwargs.pop(name, None)
 
     metric_utils.MetricOptions = MetricOptions
     metric_utils.torch = stand_ins.torch_here()

@@ -11,6 +11,7 @@ from training.dataset import ImageFolderDataset  # type: ignore[import-not-found
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import flat_weights
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.training.labels import Vicinity
 
 _TURNS = 4  # length of the flattened order, in data sets: enough that no image is left out at a share of 1/2
 
@@ -21,9 +22,14 @@ class MspDataset(ImageFolderDataset):
     With ``flatten`` > 0 it is four times as long as the archive and shows each image so often that reals and the labels
     of fakes, which the training loop draws from it alike, follow the flattened distribution of `docs/method.md`.
 
+    With ``vicinal`` > 0 an item is an image whose level is near to a noisy one, and the label that D is told of it
+    (`training.labels.LabelDraws`); `get_label` gives labels as they are.
+
     Args:
         path: archive, zip or folder.
         flatten: share of samples drawn with equal levels per class.
+        vicinal: half-width of the vicinity in units of the measure.
+        label_noise: standard deviation of the noise on the level, for ``vicinal``.
         uncertainty: name of the measure; only kept with the network, for those who load it.
         kwargs: of the checkout's class.
 
@@ -34,7 +40,15 @@ class MspDataset(ImageFolderDataset):
     _raw_idx: np.ndarray
     _xflip: np.ndarray
 
-    def __init__(self, path: str, flatten: float = 0.0, uncertainty: str = "msp", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        flatten: float = 0.0,
+        uncertainty: str = "msp",
+        vicinal: float = 0.0,
+        label_noise: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         archive = open_archive(path)
         self._msp_labels = archive.labels()
         self._msp_levels = archive.levels()
@@ -46,6 +60,25 @@ class MspDataset(ImageFolderDataset):
             raise UserError("--mirror: a flipped image would keep the unflipped one's MSP; leave it out")
         if flatten > 0:
             self._flatten(flatten)
+        self.kappa, self.sigma = vicinal, label_noise
+        self.vicinity = None
+        if vicinal > 0:
+            self.vicinity = Vicinity(torch.from_numpy(self.classes), torch.from_numpy(self.levels))
+
+    def __getitem__(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image, uint8 [C, H, W], and its label; see the class for ``vicinal``."""
+        if self.vicinity is None:
+            return self.recorded(idx)
+        label = self.get_label(idx).copy()
+        label[-1] += self.sigma * float(torch.randn(()))
+        cls, asked = torch.from_numpy(label[: self.num_classes]).argmax()[None], torch.from_numpy(label[-1:])
+        row = int(self.vicinity.pick(cls, asked, self.kappa, torch.rand(1)))
+        return self.recorded(row)[0], label
+
+    def recorded(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
+        """An item with its own label."""
+        item: tuple[np.ndarray, np.ndarray] = super().__getitem__(idx)
+        return item
 
     def _flatten(self, share: float) -> None:
         """Repeats each image as often as its weight asks for, rounded up or down."""

@@ -21,7 +21,7 @@ def grid_or(plain: Callable[..., Grid]) -> Callable[..., Grid]:
         size = training_set.resolution
         width, height = (int(np.clip(most // size, 4, _MOST_CELLS)) for most in _MOST_PIXELS)
         grid, picked = levels_by_class(training_set.classes, training_set.levels, num_classes, width, height)
-        images, labels = zip(*(training_set[i] for i in picked), strict=True)
+        images, labels = zip(*(training_set.recorded(i) for i in picked), strict=True)
         return grid, np.stack(images), np.stack(labels)
 
     return setup

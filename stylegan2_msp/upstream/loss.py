@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch_utils import training_stats  # type: ignore[import-not-found]
+from torch_utils import misc, training_stats  # type: ignore[import-not-found]
 from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.consistency import Consistency, ask
+from stylegan2_msp.training.losses import SETTLED
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
 from torch_utils_ext.rng import BatchRng
@@ -31,6 +32,7 @@ class MspLoss(StyleGAN2Loss):
         consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment: as of `train`.
         consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
         label_noise: standard deviation of the noise on the level that D is told.
+        vicinal: half-width of the vicinity; the data set then tells noisy levels of reals by itself.
         sharpness: whether D is told the sharpness too, as a number more in its label.
         seed: of all that these terms draw.
         kwargs: of the checkout's loss.
@@ -49,6 +51,7 @@ class MspLoss(StyleGAN2Loss):
         consistency_class: float = 0.0,
         consistency_augment: float = 0.0,
         label_noise: float = 0.0,
+        vicinal: float = 0.0,
         sharpness: bool = False,
         seed: int = 0,
         **kwargs: Any,
@@ -57,11 +60,11 @@ class MspLoss(StyleGAN2Loss):
         joined = dist.is_available() and dist.is_initialized()
         rank, self.processes = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.rng = BatchRng(seed, device, rank, self.processes)
-        self.num_classes, self.label_noise = num_classes, label_noise
+        self.num_classes, self.label_noise, self.vicinal = num_classes, label_noise, vicinal
         self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
         self.nimg = 0
         self.charged: _Charge | None = None  # while G learns
-        self.fakes: tuple[torch.Tensor, torch.Tensor] | None = None  # latents and labels of a phase's fakes
+        self.fakes: _Fakes | None = None  # of a phase
         self.ranks: SharpnessRanks | None = None
         if sharpness:
             self.ranks = rank_reals(TrainingSet(open_archive(archive), "class+msp", device), num_classes)
@@ -82,35 +85,58 @@ class MspLoss(StyleGAN2Loss):
     ) -> None:
         """As the checkout's; in its main phase G is also charged by the classifier."""
         strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg)
-        self.fakes = gen_z, gen_c
+        self.fakes = fakes = self._fakes(gen_z, gen_c)
         if phase in ("Gmain", "Gboth") and self.asks is not None and strength > 0:
             self.charged = _Charge(strength, gain, sync, gen_z)
         try:
-            super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
+            super().accumulate_gradients(phase, real_img, real_c, gen_z, fakes.given, sync, gain)
         finally:
             self.charged = self.fakes = None
         if phase in ("Dmain", "Dboth"):
             self.nimg += len(real_img) * self.processes
+
+    def run_G(self, z: torch.Tensor, c: torch.Tensor, sync: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and their ws; two mixed latents share the numbers that settle what a fake is to be (`losses`)."""
+        with misc.ddp_sync(self.G_mapping, sync):
+            ws = self.G_mapping(z, c)
+            if self.style_mixing_prob > 0 and float(torch.rand(())) < self.style_mixing_prob:
+                layer = int(torch.randint(1, ws.shape[1], ()))
+                second = torch.cat([z[:, :SETTLED], torch.randn_like(z)[:, SETTLED:]], dim=1)
+                other = self.G_mapping(second, c, skip_w_avg_update=True)
+                ws = torch.cat([ws[:, :layer], other[:, layer:]], dim=1)
+        with misc.ddp_sync(self.G_synthesis, sync):
+            return self.G_synthesis(ws), ws
 
     def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
         """Logits of D; under `accumulate_gradients` of G the images carry the classifier's charge."""
         if self.charged is not None and img.requires_grad:
             charge, self.charged = self.charged, None
             img = _Charged.apply(img, self._charge(img, c, charge), charge.gain)
-        told = c
-        if self.label_noise > 0:
-            told = c.clone()
-            level = told[:, self.num_classes :]
-            level += self.label_noise * self.rng.randn(*level.shape)
-        if self.ranks is not None:
-            told = torch.cat([told, self._sharpness(self.ranks, img, c)[:, None]], dim=1)
+        fakes = self.fakes
+        if fakes is not None and c is fakes.given:
+            told, rank = fakes.told, torch.special.ndtr(fakes.z[:, 1])
+        else:
+            told = c if self.vicinal > 0 else self._noisy(c)
+            rank = None if self.ranks is None else self.ranks(img.detach(), c)
+        if self.ranks is not None and rank is not None:
+            told = torch.cat([told, rank[:, None]], dim=1)
         return super().run_D(img, told, sync)
 
-    def _sharpness(self, ranks: SharpnessRanks, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """What D is told of it, [N]: of fakes what their latent says, of reals their rank."""
-        if self.fakes is not None and c is self.fakes[1]:
-            return torch.special.ndtr(self.fakes[0][:, 1])
-        return ranks(img.detach(), c)
+    def _fakes(self, z: torch.Tensor, c: torch.Tensor) -> _Fakes:
+        """What G is given and D is told of a phase's fakes, from the labels that the loop drew."""
+        told, given = self._noisy(c), c
+        if self.vicinal > 0:
+            given = told.clone()
+            given[:, -1] = (given[:, -1] + self.vicinal * (2 * self.rng.rand(len(c)) - 1)).clamp(0, 1)
+        return _Fakes(z, given, told)
+
+    def _noisy(self, c: torch.Tensor) -> torch.Tensor:
+        if self.label_noise == 0:
+            return c
+        c = c.clone()
+        level = c[:, self.num_classes :]
+        level += self.label_noise * self.rng.randn(*level.shape)
+        return c
 
     def _charge(self, img: torch.Tensor, c: torch.Tensor, how: _Charge) -> torch.Tensor:
         """Weighted distances of the classifier's answers from the levels asked for and from the class, a scalar."""
@@ -135,6 +161,15 @@ class MspLoss(StyleGAN2Loss):
     def _z_dim(self) -> int:
         mapping: Any = self.G_mapping
         return int(getattr(mapping, "module", mapping).z_dim)
+
+
+@dataclass(frozen=True)
+class _Fakes:
+    """Latents of a phase's fakes, the labels that G is given and those that D is told."""
+
+    z: torch.Tensor
+    given: torch.Tensor
+    told: torch.Tensor
 
 
 @dataclass(frozen=True)

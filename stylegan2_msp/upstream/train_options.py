@@ -24,6 +24,7 @@ _LOSS_OPTIONS = (
     "consistency_class",
     "consistency_augment",
     "label_noise",
+    "vicinal",
     "sharpness",
 )
 OPTIONS = ("cond_msp", "classifier", "classifier_weights", "embedding", *_LOSS_OPTIONS, "flatten")
@@ -76,6 +77,7 @@ class Condition:
         data = args.training_set_kwargs
         data.update(class_name=DATASET, path=str(archive.path), use_labels=True)
         data.update(flatten=terms["flatten"], uncertainty=archive.uncertainty or "msp")
+        data.update(vicinal=terms["vicinal"], label_noise=noise)
         embedding = {"embedding": self.given["embedding"] or "split", **({"u_dim": size} if size > 1 else {})}
         for kwargs, name in ((args.G_kwargs, "ReferenceGenerator"), (args.D_kwargs, "ReferenceDiscriminator")):
             kwargs.class_name = f"{_ADAPTER}.{name}"

@@ -41,7 +41,7 @@ class Retrieval(torch.nn.Module):
     def mapping(self, z, c, skip_w_avg_update=False):
         return torch.cat([c, z], dim=1)
 
-    def synthesis(self, ws, noise_mode="const"):
+    def synthesis(self, ws, noise_mode="random", rng=None):
         cls, u, z = ws[:, :10].argmax(dim=1), ws[:, 10], ws[:, 11:]
         distance = (self.u[None] - self.wanted(u, z)[:, None]).abs()
         distance[self.classes[None] != cls[:, None]] = torch.inf

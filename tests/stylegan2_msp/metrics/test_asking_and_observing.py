@@ -102,8 +102,8 @@ class Picture(torch.nn.Module):
         assert c.shape[1] == self.c_dim
         return c
 
-    def synthesis(self, ws, noise_mode):
-        assert noise_mode == "const"
+    def synthesis(self, ws, noise_mode, rng):
+        assert noise_mode == "random"
         return self.value.expand(len(ws), 1, 4, 4)
 
 
@@ -123,6 +123,32 @@ def test_pictures_are_shown_as_their_files_will_be(value, shown):
     assert items.classes.tolist() == items.predicted.tolist() == [1, 0, 1]
     assert items.asked == pytest.approx([0.5, 0.6, 0.7])
     assert items.answered == pytest.approx([0.7] * 3)
+
+
+@pytest.mark.parametrize("within", [None, 0.05])
+def test_noise_belongs_to_the_latent_and_not_to_its_place_in_a_batch(within):
+    seen = []
+
+    class Noise(Picture):
+        def synthesis(self, ws, noise_mode, rng):
+            return rng.randn(len(ws), 1, 4, 4) / 4
+
+    def answer(x, classes):
+        seen.append(x)
+        return classes, torch.full((len(x),), 0.7)
+
+    classifier = SimpleNamespace(num_classes=2, measure=Msp(), answer=answer)
+    asked = Asked(make_labels([0] * 6, [0.7] * 6, 2), torch.zeros(6, 2), group=2)
+    pictures = []
+    for batch in (6, 4, 1):
+        observe_fakes(Noise(0.0), Observers(classifier), asked, batch=batch, within=within)
+        looked = seen[:: 1 if within is None else 2]  # the search looks as well
+        pictures.append(torch.cat(looked))
+        seen.clear()
+    first = pictures[0]
+    assert all(torch.equal(first, other) for other in pictures[1:])
+    assert torch.equal(first[::2], first[1::2])
+    assert len(first[::2].flatten(1).unique(dim=0)) == 3
 
 
 def test_a_class_only_generator_is_given_the_one_hot_alone():

@@ -33,7 +33,7 @@ class StandIn(torch.nn.Module):
         return c
 
     def synthesis(self, ws, noise_mode="random", rng=None):
-        assert noise_mode == "const"
+        assert noise_mode == "random"
         cls, u = ws[:, :K].argmax(dim=1), ws[:, K]
         return torch.stack(self.answer(cls, u), dim=1)
 

@@ -398,3 +398,87 @@ def test_d_is_told_the_sharpness(run: Run, checkout: Path, grey_archive: Path) -
     """
     (checkout / "look.py").write_text(textwrap.dedent(program))
     assert "fits" in run("look.py", grey_archive)
+
+
+@pytest.mark.slow
+def test_mixed_latents_share_what_settles_a_fake(run: Run, checkout: Path, grey_archive: Path) -> None:
+    """Else the first layers would follow one order (whether f names the class, how sharp), the last ones another."""
+    program = """
+        import sys
+        sys.path.insert(0, ".")
+        import torch, dnnlib
+        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
+        from stylegan2_msp.upstream.loss import MspLoss
+        torch.manual_seed(0)
+        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
+        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
+        D = ReferenceDiscriminator(**kwargs, **layers)
+        networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=1.0)
+        loss = MspLoss(torch.device("cpu"), sys.argv[1], 10, **networks)
+        latents = []
+        G.mapping.register_forward_pre_hook(lambda module, given: latents.append(given[0]))
+        z, c = torch.randn(4, 8), torch.zeros(4, 11)
+        img, ws = loss.run_G(z, c, sync=True)
+        first, second = latents
+        assert torch.equal(first, z) and torch.equal(second[:, :2], z[:, :2]) and (second[:, 2:] != z[:, 2:]).all()
+        layers = [[torch.equal(ws[:, i], w[:, i]) for w in (G.mapping(z, c), G.mapping(second, c))]
+                  for i in range(ws.shape[1])]
+        assert layers[0] == [True, False] and layers[-1] == [False, True], layers
+        print("fits")
+    """
+    (checkout / "look.py").write_text(textwrap.dedent(program))
+    assert "fits" in run("look.py", grey_archive)
+
+
+@pytest.mark.slow
+def test_vicinal_sampling(run: Run, checkout: Path, grey_archive: Path) -> None:
+    """Reals lie near the noisy level that D is told (or are the nearest of their class), fakes within kappa of it."""
+    program = """
+        import sys
+        sys.path.insert(0, ".")
+        import numpy as np, torch, dnnlib
+        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
+        from stylegan2_msp.upstream.dataset import MspDataset
+        from stylegan2_msp.upstream.loss import MspLoss
+        torch.manual_seed(0)
+        path, kappa = sys.argv[1], 0.05
+        plain = MspDataset(path=path, use_labels=True)
+        near = MspDataset(path=path, use_labels=True, vicinal=kappa, label_noise=0.1)
+        images = {plain[i][0].tobytes(): plain.get_label(i) for i in range(40)}
+        others = 0
+        for i in [*range(40)] * 3:
+            image, told = near[i]
+            own = images[image.tobytes()]
+            assert (own[:10] == told[:10]).all() and (near.get_label(i) == plain.get_label(i)).all()
+            distances = [abs(u[10] - told[10]) for u in images.values() if (u[:10] == told[:10]).all()]
+            found = abs(own[10] - told[10])
+            assert found <= kappa + 1e-6 or abs(found - min(distances)) < 1e-6
+            others += not (own == near.get_label(i)).all()
+        assert others > 20
+        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
+        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
+        D = ReferenceDiscriminator(**kwargs, **layers)
+        given, told = [], []
+        G.mapping.register_forward_pre_hook(lambda module, args: given.append(args[1]))
+        D.register_forward_pre_hook(lambda module, args: told.append(args[1]))
+        networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=0)
+        loss = MspLoss(torch.device("cpu"), path, 10, label_noise=0.1, vicinal=kappa, **networks)
+        real, real_c = torch.from_numpy(np.stack([near[i][0] for i in range(32)])) / 127.5 - 1, torch.rand(32, 11)
+        c = torch.from_numpy(np.stack([plain.get_label(i) for i in range(32)]))
+        c[:, 10] = 0.6
+        loss.accumulate_gradients("Dmain", real, real_c, torch.randn(32, 8), c, True, 1.0)
+        (given,), (of_fakes, of_reals) = given, told
+        assert torch.equal(of_reals, real_c)  # the data set has told them already
+        assert torch.equal(of_fakes[:, :10], c[:, :10]) and torch.equal(given[:, :10], c[:, :10])
+        moved, apart = of_fakes[:, 10] - 0.6, given[:, 10] - of_fakes[:, 10]
+        assert 0.06 < moved.std() < 0.14 and apart.abs().max() <= kappa + 1e-6 and 0.02 < apart.std() < 0.04
+        print("fits")
+    """
+    (checkout / "look.py").write_text(textwrap.dedent(program))
+    assert "fits" in run("look.py", grey_archive)
+
+
+@pytest.mark.slow
+def test_two_ticks_of_vicinal_training(run: Run, grey_archive: Path, tmp_path: Path) -> None:
+    options = ["--vicinal=0.05", "--gpus=1"]
+    check_run(train(run, grey_archive, tmp_path / "runs", *options, STYLEGAN2_MSP_CPU_LOOP="1"), run, tmp_path / "out")
