@@ -259,12 +259,10 @@ def test_wrong_arguments_are_named(make: Any, message: str) -> None:
 
 @pytest.mark.parametrize(("slow", "pays"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_bfloat16_pays_where_it_is_quicker(monkeypatch: pytest.MonkeyPatch, slow: torch.dtype, pays: bool) -> None:
-    matmul = torch.Tensor.__matmul__
-
     def waiting(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if a.dtype == slow:
             time.sleep(0.05)
-        return matmul(a, b)
+        return a
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", waiting)
     assert bfloat16_pays("cpu") is pays

@@ -37,4 +37,7 @@ def test_no_thread_of_the_group_outlives_it():
         )
         for rank in (0, 1)
     ]
-    assert [worker.communicate(timeout=120)[0].strip() for worker in workers] == ["True []"] * 2
+    said = [worker.communicate(timeout=120)[0].strip() for worker in workers]
+    if said == ["False []"] * 2:
+        pytest.skip("this torch does not name the threads of gloo")
+    assert said == ["True []"] * 2
