@@ -39,14 +39,14 @@ FIGURES = {
     "natural MAE": ("mae", "natural"),
     "FID": ("fid", "natural"),
 }
-# The checkout's train.py with other sizes than its presets have. Arguments: JSON of the sizes, then its own.
+# The checkout's train.py with other sizes than its presets have, which its processes find in BENCH_SIZES.
 DRIVER = """
-    import json, sys
+    import json, os, sys
     sys.path.insert(0, ".")
     import train
     from training import training_loop
 
-    sizes = json.loads(sys.argv.pop(1))
+    sizes = json.loads(os.environ["BENCH_SIZES"])
 
     def sized(plain=training_loop.training_loop, sizes=sizes, **args):
         for network in ("G_kwargs", "D_kwargs"):
@@ -106,11 +106,11 @@ def train_theirs(reference: Path, data: Path, kimg: float, processes: int, seed:
     patch_checkout(copy, our_patches(), reverse=True)
     patch_checkout(copy, our_patches())
     (copy / "sized.py").write_text(textwrap.dedent(DRIVER), encoding="utf-8")
-    wanted = json.dumps(sizes(32, processes, kimg))
+    os.environ["BENCH_SIZES"] = json.dumps(sizes(32, processes, kimg))
     options = ["--cond-msp=1", f"--gpus={processes}", f"--seed={seed}", "--metrics=none", "--workers=1"]
     if not torch.cuda.is_available():
         os.environ["STYLEGAN2_MSP_CPU_LOOP"] = "1"
-    run([sys.executable, "sized.py", wanted, f"--data={data}", f"--outdir={work / 'theirs'}", *options], copy)
+    run([sys.executable, "sized.py", f"--data={data}", f"--outdir={work / 'theirs'}", *options], copy)
     (folder,) = (work / "theirs").iterdir()
     lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
     network = work / "theirs.safetensors"
