@@ -108,6 +108,7 @@ def train_theirs(reference: Path, data: Path, kimg: float, processes: int, seed:
     (copy / "sized.py").write_text(textwrap.dedent(DRIVER), encoding="utf-8")
     os.environ["BENCH_SIZES"] = json.dumps(sizes(32, processes, kimg))
     options = ["--cond-msp=1", f"--gpus={processes}", f"--seed={seed}", "--metrics=none", "--workers=1"]
+    os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // processes, 1))  # as our train has it
     if not torch.cuda.is_available():
         os.environ["STYLEGAN2_MSP_CPU_LOOP"] = "1"
     run([sys.executable, "sized.py", f"--data={data}", f"--outdir={work / 'theirs'}", *options], copy)
