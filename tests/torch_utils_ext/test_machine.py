@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from torch_utils_ext import machine
@@ -39,3 +40,19 @@ def test_fastest_counts_one_call() -> None:
 def test_limits_are_those_of_a_computer() -> None:
     assert 1e8 < machine.copy_bandwidth("cpu") < 1e13
     assert 1e8 < machine.matrix_peak(torch.float32, "cpu") < 1e15
+
+
+def test_products_that_would_take_seconds_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 on a processor without instructions for it, at 1 GFLOP/s, say: 1024 x 1024 would take 2 s each."""
+    sides: list[int] = []
+
+    def slow(work, device):
+        sides.append(work().shape[0])
+        return 2 * sides[-1] ** 3 / 1e9
+
+    monkeypatch.setattr(machine, "_fastest", slow)
+    assert machine.matrix_peak(torch.float32, "cpu") == pytest.approx(1e9)
+    assert sides == [256]
+    monkeypatch.setattr(machine, "_MOST_SEC", 5.0)
+    machine.matrix_peak(torch.float32, "cpu")
+    assert sides == [256, 256, 1024]
