@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch_utils import misc, training_stats  # type: ignore[import-not-found]
+from torch_utils import training_stats  # type: ignore[import-not-found]
 from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
 from stylegan2_msp.classifiers import FrozenClassifier
@@ -95,17 +95,17 @@ class MspLoss(StyleGAN2Loss):
         if phase in ("Dmain", "Dboth"):
             self.nimg += len(real_img) * self.processes
 
-    def run_G(self, z: torch.Tensor, c: torch.Tensor, sync: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and their ws; two mixed latents share the numbers that settle what a fake is to be (`losses`)."""
-        with misc.ddp_sync(self.G_mapping, sync):
-            ws = self.G_mapping(z, c)
-            if self.style_mixing_prob > 0 and float(torch.rand(())) < self.style_mixing_prob:
-                layer = int(torch.randint(1, ws.shape[1], ()))
-                second = torch.cat([z[:, :SETTLED], torch.randn_like(z)[:, SETTLED:]], dim=1)
-                other = self.G_mapping(second, c, skip_w_avg_update=True)
-                ws = torch.cat([ws[:, :layer], other[:, layer:]], dim=1)
-        with misc.ddp_sync(self.G_synthesis, sync):
-            return self.G_synthesis(ws), ws
+    def run_G(self, z: torch.Tensor, c: torch.Tensor, sync: bool) -> Any:
+        """As the checkout's; latents that it mixes in share the numbers that settle what a fake is to be (`losses`)."""
+
+        def share(mapping: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return torch.cat([z[:, :SETTLED], given[0][:, SETTLED:]], dim=1), *given[1:]
+
+        hook = self.G_mapping.register_forward_pre_hook(share)
+        try:
+            return super().run_G(z, c, sync)
+        finally:
+            hook.remove()
 
     def run_D(self, img: torch.Tensor, c: torch.Tensor, sync: bool) -> torch.Tensor:
         """Logits of D; under `accumulate_gradients` of G the images carry the classifier's charge."""

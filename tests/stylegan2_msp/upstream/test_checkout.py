@@ -31,6 +31,7 @@ from stylegan2_msp.upstream.patching import our_patches, patch_checkout
 CHECKOUT = os.environ.get("STYLEGAN2_ADA_PATH")
 pytestmark = pytest.mark.skipif(not CHECKOUT, reason="STYLEGAN2_ADA_PATH names no stylegan2-ada-pytorch checkout")
 Run = Callable[..., str]
+Look = Callable[[str], None]
 
 # The checkout's own train.py, with networks and ticks that a test can wait for.
 SMALL_TRAINING = """
@@ -69,6 +70,27 @@ SMALL_METRICS = """
     sys.argv[0] = "calc_metrics.py"
     if __name__ == "__main__":
         runpy.run_path("calc_metrics.py", run_name="__main__")
+"""
+# What a program that looks into the checkout begins with.
+LOOK = """
+    import sys
+    sys.path.insert(0, ".")
+    import dnnlib
+    import numpy as np
+    import torch
+    from torch.nn.functional import softplus
+    from stylegan2_msp.classifiers import FrozenClassifier
+    from stylegan2_msp.data.archive import open_archive
+    from stylegan2_msp.data.dataset import TrainingSet, flat_weights
+    from stylegan2_msp.training.sharpness import rank_reals
+    from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
+    from stylegan2_msp.upstream.dataset import MspDataset
+    from stylegan2_msp.upstream.loss import MspLoss
+    path = sys.argv[1]
+    torch.manual_seed(0)
+    kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
+    G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
+    D = ReferenceDiscriminator(**kwargs, **layers)
 """
 
 
@@ -143,6 +165,18 @@ def grey_archive(tmp_path_factory: pytest.TempPathFactory, grey_snapshot: Path) 
     note = Annotation(u, classifier_bytes=classifier.to_bytes())
     write_archive(path, Samples(data, names, classes=np.arange(40) % 10, annotation=note))
     return path
+
+
+@pytest.fixture(scope="module")
+def look(run: Run, checkout: Path, grey_archive: Path) -> Look:
+    """Runs a program after `LOOK` inside the checkout; its asserts must hold to its end."""
+
+    def look(program: str) -> None:
+        text = textwrap.dedent(LOOK) + textwrap.dedent(program) + "print('fits')\n"
+        (checkout / "look.py").write_text(text)
+        assert run("look.py", grey_archive).endswith("fits\n")
+
+    return look
 
 
 def train(run: Run, data: Path, outdir: Path, *options: str, **environment: str) -> Path:
@@ -295,15 +329,9 @@ def test_reference_s_own_network_is_treated_as_before(run: Run, checkout: Path, 
 
 
 @pytest.mark.slow
-def test_flattened_data_set(run: Run, checkout: Path, grey_archive: Path) -> None:
+def test_flattened_data_set(look: Look) -> None:
     """Each image comes as often as its weight asks for; reals and labels of fakes are drawn from the same items."""
     program = """
-        import sys
-        sys.path.insert(0, ".")
-        import numpy as np, torch, dnnlib
-        from stylegan2_msp.upstream.dataset import MspDataset
-        from stylegan2_msp.data.dataset import flat_weights
-        path = sys.argv[1]
         plain, flat = MspDataset(path=path, use_labels=True), MspDataset(path=path, use_labels=True, flatten=0.5)
         labels = np.stack([plain.get_label(i) for i in range(len(plain))])
         assert labels.dtype == np.float32 and labels.shape == (40, 11) and not plain.has_onehot_labels
@@ -316,29 +344,15 @@ def test_flattened_data_set(run: Run, checkout: Path, grey_archive: Path) -> Non
             image, label = flat[i]
             assert (image == plain[raw[i]][0]).all() and (label == labels[raw[i]]).all()
             assert (flat.get_label(i) == label).all() and flat.levels[i] == label[-1]
-        print("fits")
     """
-    (checkout / "look.py").write_text(textwrap.dedent(program))
-    assert "fits" in run("look.py", grey_archive)
+    look(program)
 
 
 @pytest.mark.slow
-def test_loss_of_g_is_the_checkout_s_plus_the_classifier_s(run: Run, checkout: Path, grey_archive: Path) -> None:
+def test_loss_of_g_is_the_checkout_s_plus_the_classifier_s(look: Look) -> None:
     """The main phase: gain x gradients of (adversarial loss + weight x E[|v - u| + KL]); before the start, weight 0."""
     program = """
-        import sys
-        sys.path.insert(0, ".")
-        import torch, dnnlib
-        from torch.nn.functional import softplus
-        from stylegan2_msp.classifiers import FrozenClassifier
-        from stylegan2_msp.data.archive import open_archive
-        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
-        from stylegan2_msp.upstream.loss import MspLoss
-        torch.manual_seed(0)
-        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
-        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
-        D = ReferenceDiscriminator(**kwargs, **layers).requires_grad_(False)
-        path = sys.argv[1]
+        D.requires_grad_(False)
         archive = open_archive(path)
         f = FrozenClassifier.from_bytes(archive.classifier_bytes)
         z, c = torch.randn(4, 8), torch.from_numpy(archive.labels()[:4])
@@ -358,31 +372,17 @@ def test_loss_of_g_is_the_checkout_s_plus_the_classifier_s(run: Run, checkout: P
             for mine, p in zip(found, G.parameters()):
                 torch.testing.assert_close(mine, p.grad, atol=1e-5, rtol=1e-4)
             G.zero_grad()
-        print("fits")
     """
-    (checkout / "look.py").write_text(textwrap.dedent(program))
-    assert "fits" in run("look.py", grey_archive)
+    look(program)
 
 
 @pytest.mark.slow
-def test_d_is_told_the_sharpness(run: Run, checkout: Path, grey_archive: Path) -> None:
+def test_d_is_told_the_sharpness(look: Look) -> None:
     """Of fakes the second number of their latent, of reals their rank; its own loop's label of D gets the middle."""
     program = """
-        import sys
-        sys.path.insert(0, ".")
-        import torch, dnnlib
-        from stylegan2_msp.data.archive import open_archive
-        from stylegan2_msp.data.dataset import TrainingSet
-        from stylegan2_msp.training.sharpness import rank_reals
-        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
-        from stylegan2_msp.upstream.loss import MspLoss
-        torch.manual_seed(0)
-        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
-        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
         D = ReferenceDiscriminator(**kwargs, **layers, mapping_kwargs={}, sharpness=True)
         told = []
         D.register_forward_pre_hook(lambda module, given: told.append(given[1]))
-        path = sys.argv[1]
         data = TrainingSet(open_archive(path), "class+msp", torch.device("cpu"))
         networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=0)
         loss = MspLoss(torch.device("cpu"), path, 10, label_noise=0.1, sharpness=True, **networks)
@@ -394,29 +394,18 @@ def test_d_is_told_the_sharpness(run: Run, checkout: Path, grey_archive: Path) -
         for found, wanted in zip(told, (of_fakes, of_fakes, of_reals, of_reals), strict=True):
             torch.testing.assert_close(found[:, -1], wanted)
         assert torch.equal(D(real, real_c), D(real, torch.nn.functional.pad(real_c, (0, 1), value=0.5)))
-        print("fits")
     """
-    (checkout / "look.py").write_text(textwrap.dedent(program))
-    assert "fits" in run("look.py", grey_archive)
+    look(program)
 
 
 @pytest.mark.slow
-def test_mixed_latents_share_what_settles_a_fake(run: Run, checkout: Path, grey_archive: Path) -> None:
+def test_mixed_latents_share_what_settles_a_fake(look: Look) -> None:
     """Else the first layers would follow one order (whether f names the class, how sharp), the last ones another."""
     program = """
-        import sys
-        sys.path.insert(0, ".")
-        import torch, dnnlib
-        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
-        from stylegan2_msp.upstream.loss import MspLoss
-        torch.manual_seed(0)
-        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
-        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
-        D = ReferenceDiscriminator(**kwargs, **layers)
         networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=1.0)
-        loss = MspLoss(torch.device("cpu"), sys.argv[1], 10, **networks)
+        loss = MspLoss(torch.device("cpu"), path, 10, **networks)
         latents = []
-        G.mapping.register_forward_pre_hook(lambda module, given: latents.append(given[0]))
+        G.mapping.register_forward_hook(lambda module, given, ws: latents.append(given[0]))
         z, c = torch.randn(4, 8), torch.zeros(4, 11)
         img, ws = loss.run_G(z, c, sync=True)
         first, second = latents
@@ -424,24 +413,16 @@ def test_mixed_latents_share_what_settles_a_fake(run: Run, checkout: Path, grey_
         layers = [[torch.equal(ws[:, i], w[:, i]) for w in (G.mapping(z, c), G.mapping(second, c))]
                   for i in range(ws.shape[1])]
         assert layers[0] == [True, False] and layers[-1] == [False, True], layers
-        print("fits")
     """
-    (checkout / "look.py").write_text(textwrap.dedent(program))
-    assert "fits" in run("look.py", grey_archive)
+    look(program)
 
 
 @pytest.mark.slow
-def test_vicinal_sampling(run: Run, checkout: Path, grey_archive: Path) -> None:
+def test_vicinal_sampling(look: Look) -> None:
     """Reals lie near the noisy level that D is told (or are the nearest of their class), fakes within kappa of it."""
     program = """
-        import sys
-        sys.path.insert(0, ".")
-        import numpy as np, torch, dnnlib
-        from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
-        from stylegan2_msp.upstream.dataset import MspDataset
-        from stylegan2_msp.upstream.loss import MspLoss
         torch.manual_seed(0)
-        path, kappa = sys.argv[1], 0.05
+        kappa = 0.05
         plain = MspDataset(path=path, use_labels=True)
         near = MspDataset(path=path, use_labels=True, vicinal=kappa, label_noise=0.1)
         images = {plain[i][0].tobytes(): plain.get_label(i) for i in range(40)}
@@ -455,9 +436,6 @@ def test_vicinal_sampling(run: Run, checkout: Path, grey_archive: Path) -> None:
             assert found <= kappa + 1e-6 or abs(found - min(distances)) < 1e-6
             others += not (own == near.get_label(i)).all()
         assert others > 20
-        kwargs, layers = dict(c_dim=11, img_resolution=16, img_channels=1), dict(channel_base=128, channel_max=8)
-        G = ReferenceGenerator(z_dim=8, w_dim=8, **kwargs, synthesis_kwargs=layers)
-        D = ReferenceDiscriminator(**kwargs, **layers)
         given, told = [], []
         G.mapping.register_forward_pre_hook(lambda module, args: given.append(args[1]))
         D.register_forward_pre_hook(lambda module, args: told.append(args[1]))
@@ -472,10 +450,8 @@ def test_vicinal_sampling(run: Run, checkout: Path, grey_archive: Path) -> None:
         assert torch.equal(of_fakes[:, :10], c[:, :10]) and torch.equal(given[:, :10], c[:, :10])
         moved, apart = of_fakes[:, 10] - 0.6, given[:, 10] - of_fakes[:, 10]
         assert 0.06 < moved.std() < 0.14 and apart.abs().max() <= kappa + 1e-6 and 0.02 < apart.std() < 0.04
-        print("fits")
     """
-    (checkout / "look.py").write_text(textwrap.dedent(program))
-    assert "fits" in run("look.py", grey_archive)
+    look(program)
 
 
 @pytest.mark.slow
