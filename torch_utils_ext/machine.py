@@ -15,7 +15,7 @@ import torch
 
 _MIN_SEC = 0.02  # a timed stretch is at least this long
 _CPU_COPY_BYTES, _GPU_COPY_BYTES = 2**28, 2**30
-_CPU_SIDES, _GPU_SIDES = (256, 1024, 2048), (1024, 4096, 8192)
+_CPU_SIDES, _GPU_SIDES = (256, 1024, 2048), (4096, 8192)
 _MOST_SEC = 1.0  # products that would take longer are left out: a type without instructions of its own is very slow
 
 
@@ -48,7 +48,7 @@ def describe() -> dict[str, Any]:
 def matrix_peak(dtype: torch.dtype, device: torch.device | str) -> float:
     """FLOP/s of the fastest square matrix product found in `dtype`, under torch's present precision settings."""
     device = torch.device(device)
-    best = 0.0  # FLOP/s
+    best = 0.0
     for side in _GPU_SIDES if device.type == "cuda" else _CPU_SIDES:
         work = 2 * side**3
         if best and work / best > _MOST_SEC:
