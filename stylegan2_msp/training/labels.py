@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from stylegan2_msp.data.dataset import SampleOrder
@@ -38,38 +40,62 @@ class LabelDraws:
         vicinal: float = 0.0,
     ) -> None:
         self.labels, self.num_classes, self.order, self.rng = labels, num_classes, order, rng
-        self.sigma: float | torch.Tensor = float(label_noise) if label_noise != "auto" else 0.0
-        if label_noise == "auto":
-            self.sigma = 1.06 * labels[:, num_classes:].std(dim=0) * len(labels) ** -0.2
-        self.noisy = label_noise != 0
-        self.kappa = vicinal
+        sigma = silverman(labels[:, num_classes:]) if isinstance(label_noise, str) else label_noise
+        self.noise = LevelNoise(num_classes, rng, sigma, vicinal)
         self.vicinity = Vicinity(labels[:, :num_classes].argmax(dim=1), labels[:, num_classes]) if vicinal > 0 else None
 
     def reals(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of n reals, int64 [n], and the labels that D is told, [n, c_dim]."""
         index = self.order.reals(n, self.rng)
-        told = self._told(self.labels[index])
+        told = self.noise.told(self.labels[index])
         if self.vicinity is not None:
             classes = told[:, : self.num_classes].argmax(dim=1)
-            index = self.vicinity.pick(classes, told[:, -1], self.kappa, self.rng.rand(n))
+            index = self.vicinity.pick(classes, told[:, -1], self.noise.kappa, self.rng.rand(n))
         return index, told
 
     def fakes(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels of n fakes, [n, c_dim]: what G is given, and what D is told."""
-        c = self.labels[self.order.labels_of_fakes(n, self.rng)]
-        told = self._told(c)
-        if self.vicinity is not None:
-            c = told.clone()
-            c[:, -1] = (c[:, -1] + self.kappa * (2 * self.rng.rand(n) - 1)).clamp(0, 1)
-        return c, told
+        return self.noise.fakes(self.labels[self.order.labels_of_fakes(n, self.rng)])
 
-    def _told(self, c: torch.Tensor) -> torch.Tensor:
-        if not self.noisy:
+
+@dataclass(frozen=True)
+class LevelNoise:
+    """What D is told in place of labels c [n, c_dim], and where fakes are made; see `LabelDraws`.
+
+    Attributes:
+        num_classes: K.
+        rng: numbers of the batch.
+        sigma: standard deviation of the noise, one or one for each number of uncertainty; 0 is none.
+        kappa: half-width of the vicinity; 0 is none.
+    """
+
+    num_classes: int
+    rng: BatchRng
+    sigma: float | torch.Tensor = 0.0
+    kappa: float = 0.0
+
+    def told(self, c: torch.Tensor) -> torch.Tensor:
+        """c with noisy levels."""
+        if not torch.is_tensor(self.sigma) and self.sigma == 0:
             return c
         c = c.clone()
         u = c[:, self.num_classes :]
         u += self.sigma * self.rng.randn(*u.shape)
         return c
+
+    def fakes(self, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What G is given and what D is told where the labels c were drawn."""
+        told = self.told(c)
+        if self.kappa == 0:
+            return c, told
+        given = told.clone()
+        given[:, -1] = (given[:, -1] + self.kappa * (2 * self.rng.rand(len(c)) - 1)).clamp(0, 1)
+        return given, told
+
+
+def silverman(u: torch.Tensor) -> torch.Tensor:
+    """1.06 std(u) N^(-1/5) of each column of u [N, m], float32 [m] (Silverman's rule, as CcGAN has it)."""
+    return 1.06 * u.std(dim=0) * len(u) ** -0.2
 
 
 class Vicinity:

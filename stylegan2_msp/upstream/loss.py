@@ -14,6 +14,7 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.consistency import Consistency, ask
+from stylegan2_msp.training.labels import LevelNoise
 from stylegan2_msp.training.losses import SETTLED
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
@@ -60,7 +61,8 @@ class MspLoss(StyleGAN2Loss):
         joined = dist.is_available() and dist.is_initialized()
         rank, self.processes = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.rng = BatchRng(seed, device, rank, self.processes)
-        self.num_classes, self.label_noise, self.vicinal = num_classes, label_noise, vicinal
+        self.num_classes = num_classes
+        self.noise = LevelNoise(num_classes, self.rng, label_noise, vicinal)
         self.start_kimg, self.ramp_kimg = consistency_kimg, consistency_ramp
         self.nimg = 0
         self.charged: _Charge | None = None  # while G learns
@@ -113,30 +115,20 @@ class MspLoss(StyleGAN2Loss):
             charge, self.charged = self.charged, None
             img = _Charged.apply(img, self._charge(img, c, charge), charge.gain)
         fakes = self.fakes
-        if fakes is not None and c is fakes.given:
-            told, rank = fakes.told, torch.special.ndtr(fakes.z[:, 1])
-        else:
-            told = c if self.vicinal > 0 else self._noisy(c)
-            rank = None if self.ranks is None else self.ranks(img.detach(), c)
-        if self.ranks is not None and rank is not None:
-            told = torch.cat([told, rank[:, None]], dim=1)
+        told = fakes.told if fakes is not None and c is fakes.given else self._told_of_reals(img, c)
         return super().run_D(img, told, sync)
 
     def _fakes(self, z: torch.Tensor, c: torch.Tensor) -> _Fakes:
-        """What G is given and D is told of a phase's fakes, from the labels that the loop drew."""
-        told, given = self._noisy(c), c
-        if self.vicinal > 0:
-            given = told.clone()
-            given[:, -1] = (given[:, -1] + self.vicinal * (2 * self.rng.rand(len(c)) - 1)).clamp(0, 1)
-        return _Fakes(z, given, told)
+        given, told = self.noise.fakes(c)
+        if self.ranks is not None:
+            told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
+        return _Fakes(given, told)
 
-    def _noisy(self, c: torch.Tensor) -> torch.Tensor:
-        if self.label_noise == 0:
-            return c
-        c = c.clone()
-        level = c[:, self.num_classes :]
-        level += self.label_noise * self.rng.randn(*level.shape)
-        return c
+    def _told_of_reals(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        told = c if self.noise.kappa > 0 else self.noise.told(c)  # `MspDataset` draws noisy levels for the vicinity
+        if self.ranks is not None:
+            told = torch.cat([told, self.ranks(img.detach(), c)[:, None]], dim=1)
+        return told
 
     def _charge(self, img: torch.Tensor, c: torch.Tensor, how: _Charge) -> torch.Tensor:
         """Weighted distances of the classifier's answers from the levels asked for and from the class, a scalar."""
@@ -165,9 +157,8 @@ class MspLoss(StyleGAN2Loss):
 
 @dataclass(frozen=True)
 class _Fakes:
-    """Latents of a phase's fakes, the labels that G is given and those that D is told."""
+    """Labels of a phase's fakes: what G is given and what D is told."""
 
-    z: torch.Tensor
     given: torch.Tensor
     told: torch.Tensor
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.cli.train import train
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.options import check_choices, condition_terms
+from stylegan2_msp.training.labels import silverman
 from stylegan2_msp.upstream.loading import DATASET
 
 _ADAPTER, _LOSS = "stylegan2_msp.upstream.adapter", "stylegan2_msp.upstream.loss.MspLoss"
@@ -71,9 +73,8 @@ class Condition:
             terms = condition_terms(self.given, True, "images", size)
             terms = _without_classifier(archive, terms, self.given)
         noise = terms["label_noise"]
-        if noise == "auto":  # Silverman's rule, as in our own training
-            noise = float(1.06 * archive.labels()[:, archive.num_classes :].std(axis=0, ddof=1).mean())
-            noise *= len(archive) ** -0.2
+        if noise == "auto":
+            noise = float(silverman(torch.from_numpy(archive.labels()[:, archive.num_classes :])).mean())
         data = args.training_set_kwargs
         data.update(class_name=DATASET, path=str(archive.path), use_labels=True)
         data.update(flatten=terms["flatten"], uncertainty=archive.uncertainty or "msp")

@@ -61,7 +61,9 @@ def test_label_noise_is_gaussian_on_u_alone_and_g_does_not_get_it(u_dim: int) ->
 def test_automatic_noise_is_silvermans() -> None:
     labels = rows()
     u = labels[:, K].double().numpy()
-    assert float(draws(labels, label_noise="auto").sigma) == pytest.approx(1.06 * u.std(ddof=1) * 500**-0.2, rel=1e-5)
+    assert float(draws(labels, label_noise="auto").noise.sigma) == pytest.approx(
+        1.06 * u.std(ddof=1) * 500**-0.2, rel=1e-5
+    )
 
 
 def test_the_vicinity_is_that_of_a_search_through_all_samples() -> None:
