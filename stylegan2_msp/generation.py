@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +15,8 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.search import search_levels
-from stylegan2_msp.seeds import SeedRng, latents
+from stylegan2_msp.search import Make, Search
+from stylegan2_msp.seeds import SeedRng, latents, redrawn
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 from stylegan2_msp.uncertainty import MEASURES, Measure
 
@@ -131,6 +131,7 @@ class ConditionalGenerator:
         *,
         uncertainty: npt.ArrayLike | None = None,
         within: float | None = None,
+        draws: int | None = None,
     ) -> torch.Tensor:
         """One item per seed.
 
@@ -145,6 +146,8 @@ class ConditionalGenerator:
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
             within: search each item's level until the classifier's answer lies within this of the level asked for, as
                 far as G can make it (`search.search_levels`); by default G is given the level asked for.
+            draws: with ``within``: draw up to so many latents for each item in place of searching its level
+                (`search.draw_latents`). The first is the seed's own.
 
         Returns:
             float32 images [N, C, H, W] in [-1, 1], or points [N, 2] in the data's coordinates.
@@ -157,7 +160,10 @@ class ConditionalGenerator:
             >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
-        parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch, within)]
+        if draws is not None and within is None:
+            raise UserError("draws: latents are drawn until the answer is near enough; say how near with within")
+        search = None if within is None else Search(within, draws)
+        parts = [items for _, items, _ in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
         return torch.cat(parts) if parts else torch.empty(0)
 
     def requests(
@@ -229,26 +235,29 @@ class ConditionalGenerator:
         truncation_psi: float = 1.0,
         noise_mode: str = "const",
         batch: int = 32,
-        within: float | None = None,
-    ) -> Iterator[tuple[Sequence[Request], torch.Tensor]]:
-        """Yields up to ``batch`` requests at a time with what was generated for them, as `sample` returns it."""
+        search: Search | None = None,
+    ) -> Iterator[tuple[Sequence[Request], torch.Tensor, list[int]]]:
+        """Yields up to ``batch`` requests at a time with what was generated for them, as `sample` returns it.
+
+        Last come the seeds of their latents: those asked for, unless the search drew others.
+        """
         for begin in range(0, len(wanted), batch):
             part = wanted[begin : begin + batch]
-            make, labels = self._maker([r.seed for r in part], truncation_psi, noise_mode), self.labels(part)
-            if within is None:
-                yield part, make(torch.arange(len(part), device=self.device), labels)
-            else:
-                yield part, search_levels(make, labels, self.check_search(), within)
+            seeds = [r.seed for r in part]
+            make, labels = self._maker(seeds, truncation_psi, noise_mode), self.labels(part)
+            if search is None:
+                yield part, make(torch.arange(len(part), device=self.device), labels, 0), seeds
+                continue
+            found = search.run(make, labels, self.check_search())
+            drawn = zip(seeds, found.draw.tolist(), strict=True)
+            yield part, found.items, [redrawn([seed], draw)[0] for seed, draw in drawn]
 
-    def _maker(
-        self, seeds: Sequence[int], truncation_psi: float, noise_mode: str
-    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """(positions of the seeds [M], labels [M, c_dim]) -> items [M, ...]: the same for a seed in every call."""
-        z = latents(seeds, self.G.z_dim).to(self.device)
-
-        def make(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            ws = self.G.mapping(z[rows], labels, truncation_psi=truncation_psi)
-            rng = SeedRng([seeds[row] for row in rows.tolist()], self.device)
+    def _maker(self, seeds: Sequence[int], truncation_psi: float, noise_mode: str) -> Make:
+        def make(rows: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
+            own = redrawn([seeds[row] for row in rows.tolist()], draw)
+            z = latents(own, self.G.z_dim).to(self.device)
+            ws = self.G.mapping(z, labels, truncation_psi=truncation_psi)
+            rng = SeedRng(own, self.device)
             items: torch.Tensor = self.G.synthesis(ws, noise_mode=noise_mode, rng=rng).float()
             return items.clamp(-1, 1) if self.kind == "images" else items
 

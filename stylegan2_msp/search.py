@@ -1,8 +1,9 @@
-"""The level to give a generator so that the classifier's answer is the level that was asked for."""
+"""Items whose answer is the level that was asked for: other levels are given to G, or other latents drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -10,15 +11,50 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import split_labels
 
 ROUNDS = 9  # tries of an item after the first; the bracket is then at most 0.004 of the range
+# (positions of the labels [M], labels [M, K + 1] to give G instead, number of the draw of latents) -> items [M, ...],
+# images in [-1, 1]; a position always gives the same item for the same label and draw.
+Make = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to come near the level that is asked for.
+
+    Attributes:
+        within: largest distance |v - u| of the answer v from the level u that ends the search for an item.
+        draws: latents that may be drawn for an item, level and class given to G as asked (`draw_latents`); None keeps
+            the latent and searches the level given to G (`search_levels`).
+    """
+
+    within: float
+    draws: int | None = None
+
+    def run(self, make: Make, labels: torch.Tensor, classifier: FrozenClassifier) -> Found:
+        """The items for labels [N, K + 1]; see `search_levels` and `draw_latents`."""
+        if self.draws is None:
+            return search_levels(make, labels, classifier, self.within)
+        return draw_latents(make, labels, classifier, self.within, self.draws)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        items: [N, ...] as ``make`` gives them.
+        draw: number of the latent that each was made of, int64 [N].
+        made: items made for each, int64 [N].
+        accepted: whether its answer is near enough, bool [N].
+    """
+
+    items: torch.Tensor
+    draw: torch.Tensor
+    made: torch.Tensor
+    accepted: torch.Tensor
 
 
 @torch.no_grad()
-def search_levels(
-    make: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    labels: torch.Tensor,
-    classifier: FrozenClassifier,
-    within: float,
-) -> torch.Tensor:
+def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier, within: float) -> Found:
     """Items whose answers lie within a distance of the levels asked for, as far as G can make them.
 
     For a fixed latent the answer v mostly rises with the level t that G is given. Where v is too far from the level u
@@ -26,27 +62,21 @@ def search_levels(
     The item that came nearest is kept. Latent and class stay what they are.
 
     Args:
-        make: (positions of the labels [M], labels [M, K + 1] to give G instead) -> items [M, ...], images in [-1, 1];
-            a position always gives the same item for the same label.
+        make: see `Make`; only the first draw is asked for.
         labels: what is asked for, [N, K + 1].
         classifier: whose answer counts, with the measure of u.
         within: largest distance |v - u| that ends the search for an item.
-
-    Returns:
-        Items [N, ...] as ``make`` gives them.
 
     Raises:
         ValueError: the labels hold softmax vectors, not one number.
     """
     K, measure = classifier.num_classes, classifier.measure
-    one_hot, wanted = split_labels(labels, K)
-    if wanted.ndim > 1:
-        raise ValueError(f"levels can be searched in labels [N, {K + 1}], found {list(labels.shape)}")
+    one_hot, wanted = _levels(labels, K)
     classes = one_hot.argmax(dim=1)
     rows = torch.arange(len(labels), device=labels.device)
     low, high = torch.full_like(wanted, measure.low(K)), torch.full_like(wanted, measure.high(K))
     given = wanted.clone()
-    items = make(rows, labels)
+    items, made = make(rows, labels, 0), torch.ones_like(rows)
     said = _answers(classifier, items, classes)
     distance = (said - wanted).abs()
     for tries in range(ROUNDS):
@@ -60,12 +90,57 @@ def search_levels(
         step = given[rows] + wanted[rows] - said[rows]
         inside = (step > low[rows]) & (step < high[rows])
         given[rows] = torch.where(inside, step, middle) if tries == 0 else middle
-        tried = make(rows, torch.cat([one_hot[rows], given[rows, None]], dim=1))
+        tried = make(rows, torch.cat([one_hot[rows], given[rows, None]], dim=1), 0)
+        made[rows] += 1
         said[rows] = _answers(classifier, tried, classes[rows])
         gap = (said[rows] - wanted[rows]).abs()
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
-    return items
+    return Found(items, torch.zeros_like(made), made, distance <= within)
+
+
+@torch.no_grad()
+def draw_latents(make: Make, labels: torch.Tensor, classifier: FrozenClassifier, within: float, draws: int) -> Found:
+    """Items whose answers lie within a distance of the levels asked for, each the first such of up to ``draws``.
+
+    Rejection sampling: G is given what is asked for, and the first item whose answer is near enough is taken. So items
+    are drawn from p_G(x | c, u) given that |f(x) - u| <= within, whatever makes them uncertain; where G is asked for u
+    anyway, few are drawn in vain. The item that came nearest is kept where none is near enough.
+
+    Args:
+        make: see `Make`.
+        labels: what is asked for, [N, K + 1].
+        classifier: whose answer counts, with the measure of u.
+        within: largest distance |v - u|.
+        draws: most items to make for one.
+
+    Raises:
+        ValueError: the labels hold softmax vectors, not one number.
+    """
+    one_hot, wanted = _levels(labels, classifier.num_classes)
+    classes = one_hot.argmax(dim=1)
+    rows = torch.arange(len(labels), device=labels.device)
+    items = make(rows, labels, 0)
+    distance = (_answers(classifier, items, classes) - wanted).abs()
+    made, draw = torch.ones_like(rows), torch.zeros_like(rows)
+    for number in range(1, draws):
+        rows = torch.nonzero(distance > within)[:, 0]
+        if not len(rows):
+            break
+        tried = make(rows, labels[rows], number)
+        made[rows] += 1
+        gap = (_answers(classifier, tried, classes[rows]) - wanted[rows]).abs()
+        nearer = gap < distance[rows]
+        items[rows[nearer]], distance[rows[nearer]], draw[rows[nearer]] = tried[nearer], gap[nearer], number
+    return Found(items, draw, made, distance <= within)
+
+
+def _levels(labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One-hots [N, K] and levels [N] of labels [N, K + 1]."""
+    one_hot, wanted = split_labels(labels, num_classes)
+    if wanted.ndim > 1:
+        raise ValueError(f"levels can be searched in labels [N, {num_classes + 1}], found {list(labels.shape)}")
+    return one_hot, wanted
 
 
 def _answers(classifier: FrozenClassifier, items: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

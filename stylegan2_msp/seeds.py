@@ -16,6 +16,13 @@ def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows)).to(torch.float32)
 
 
+def redrawn(seeds: Sequence[int], draw: int) -> list[int]:
+    """The seed of the latent (and noise) that is drawn in place of each seed's own; draw 0 is the seed itself."""
+    if draw == 0:
+        return list(seeds)
+    return [int(np.random.SeedSequence((seed, draw)).generate_state(1)[0]) for seed in seeds]
+
+
 class SeedRng(BatchRng):
     """Randomness for noise_mode 'random' in which every item has a generator of its own, seeded by its seed."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from stylegan2_msp.cli.lists import check_draws
+
 
 @click.command()
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
@@ -27,6 +29,12 @@ import click
     metavar="DISTANCE",
     help="Measure fakes whose level was searched, as by generate --within.  [default: no search]",
 )
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --within: up to N latents were drawn for each, as by generate --draws.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Items per pass.")
 def evaluate(
@@ -38,6 +46,7 @@ def evaluate(
     features: str,
     baseline: str | None,
     within: float | None,
+    draws: int | None,
     device: str,
     batch: int,
 ) -> None:
@@ -46,12 +55,16 @@ def evaluate(
     Trains a second classifier (and a probe of corruption kinds) on the data the first time and keeps them beside it.
     Writes results.json, results.csv, results.md and figures; prints results.md.
     """
+    check_draws(within, draws)
+
     from stylegan2_msp.generation import find_snapshot
     from stylegan2_msp.report.run import evaluate_network
+    from stylegan2_msp.search import Search
 
+    search = None if within is None else Search(within, draws)
     path = find_snapshot(network)
     click.echo(f"network {path}")
-    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, within)
+    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, search)
     for note in done.notes:
         click.echo(note, err=True)
     click.echo(next(file for file in done.files if file.name == "results.md").read_text(encoding="utf-8"))

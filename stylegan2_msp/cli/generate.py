@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
+from stylegan2_msp.cli.lists import check_draws, parse_classes, parse_levels, parse_seeds
 
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 
@@ -33,6 +33,12 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
     help="Search each image's level until the classifier answers within this of the level asked for: 0.03.  "
     "[default: no search]",
 )
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --within: draw up to N latents for each image in place of searching its level.  [default: the level]",
+)
 @click.option("--trunc", "psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
@@ -46,6 +52,7 @@ def generate(
     seeds_text: str,
     class_text: str | None,
     within: float | None,
+    draws: int | None,
     psi: float,
     noise_mode: str,
     network: str | None,
@@ -64,11 +71,13 @@ def generate(
         raise click.UsageError("--msp and --uncertainty are two names of one option; give one of them")
     levels = parse_levels(msp_text, "--msp") if msp_text is not None else None
     levels = parse_levels(level_text) if level_text is not None else levels
+    check_draws(within, draws)
     if not math.isfinite(psi):
         raise click.BadParameter(f"--trunc {psi}: must be a finite number; try 1 or 0.7")
 
     from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
     from stylegan2_msp.report.generated import make_plan, write_generated
+    from stylegan2_msp.search import Search
 
     grid_path = _grid_path(grid, outdir)
     path = find_snapshot(network)
@@ -80,7 +89,8 @@ def generate(
     click.echo(f"network {path}")
     if generator.classifier is None:
         click.echo(f"{path}: holds no classifier; the classifier's columns stay empty", err=True)
-    done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch, within)
+    search = None if within is None else Search(within, draws)
+    done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch, search)
     shown = f", {done.grid}" if done.grid else ""
     click.echo(f"{done.count} {generator.kind} in {outdir}: {done.table}{shown}")
 

@@ -1,7 +1,8 @@
 """What is asked of a generator so that its answers can be judged: labels and latents of three distributions.
 
-natural: labels of random real items. uniform: every class at every level, the same latents at all levels. matched: as
-many labels of real items from the bin around every level, so that a bin's fakes are asked for what its reals are.
+natural: labels of random real items. uniform: every class at every level, the same latents at all levels (unless
+latents are drawn until the answer is near enough). matched: as many labels of real items from the bin around every
+level, so that a bin's fakes are asked for what its reals are.
 """
 
 from __future__ import annotations
@@ -68,13 +69,17 @@ def ask_uniform(
     z_dim: int,
     generator: torch.Generator,
     measure: Measure | None = None,
+    shared: bool = True,
 ) -> Asked:
-    """About n labels: latents with the classes in turn, each at all levels in rising order."""
+    """About n labels: classes in turn, each at all levels in rising order, with one latent if it is ``shared``."""
     latents = max(n // len(levels), 1)
     classes = (torch.arange(latents) % num_classes).repeat_interleave(len(levels))
     u = torch.tensor(list(levels), dtype=torch.float32).repeat(latents)
+    labels = make_labels(classes, (measure or Msp()).rows(classes, u), num_classes)
+    if not shared:
+        return Asked(labels, torch.randn(len(labels), z_dim, generator=generator))
     z = torch.randn(latents, z_dim, generator=generator).repeat_interleave(len(levels), dim=0)
-    return Asked(make_labels(classes, (measure or Msp()).rows(classes, u), num_classes), z, len(levels))
+    return Asked(labels, z, len(levels))
 
 
 def ask_matched(

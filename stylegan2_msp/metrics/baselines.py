@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,27 +39,7 @@ def nearest_real(items: Items, reals: Items) -> Items:
     return Items(items.classes, items.asked, reals.predicted[chosen], reals.asked[chosen])
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """Rejection sampling for a list of requests.
-
-    Attributes:
-        items: the first drawn item within eps of each request, or the nearest one where none was.
-        draws: items drawn for each request, int64 [N].
-        accepted: whether one was within eps, bool [N].
-    """
-
-    items: Items
-    draws: Array
-    accepted: Array
-
-    def cost(self, rows: Array | slice = slice(None)) -> float:
-        """Items drawn per accepted one, those drawn in vain included; infinite when none was accepted."""
-        accepted = int(self.accepted[rows].sum())
-        return float(self.draws[rows].sum()) / accepted if accepted else float("inf")
-
-
-def rejection(requests: Items, pool: Items, eps: float, seed: int = 0) -> Rejected:
+def rejection(requests: Items, pool: Items, eps: float, seed: int = 0) -> Items:
     """Draws from a class-only generator until |v - u| <= eps; every request has the pool of its class as its budget.
 
     The pool is drawn from in a fresh random order for every request, which stands for fresh samples.
@@ -69,6 +49,10 @@ def rejection(requests: Items, pool: Items, eps: float, seed: int = 0) -> Reject
         pool: items of the class-only generator, at least one of every class asked for.
         eps: half the distance of two levels, say.
         seed: of the orders.
+
+    Returns:
+        The first drawn item within eps of each request, or the nearest one where none was; with ``made`` and
+        ``accepted``.
     """
     rng = np.random.default_rng(seed)
     members = {cls: np.flatnonzero(pool.classes == cls) for cls in np.unique(requests.classes)}
@@ -81,5 +65,5 @@ def rejection(requests: Items, pool: Items, eps: float, seed: int = 0) -> Reject
         accepted[i] = inside.any()
         place = int(inside.argmax()) if accepted[i] else int(distance.argmin())
         chosen[i], draws[i] = order[place], place + 1 if accepted[i] else len(order)
-    items = Items(requests.classes, requests.asked, pool.predicted[chosen], pool.answered[chosen])
-    return Rejected(items, draws, accepted)
+    said = pool.predicted[chosen], pool.answered[chosen]
+    return Items(requests.classes, requests.asked, *said, made=draws, accepted=accepted)

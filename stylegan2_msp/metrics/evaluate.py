@@ -21,6 +21,7 @@ from stylegan2_msp.metrics.matching import Scale, add_levels, add_match, class_f
 from stylegan2_msp.metrics.observing import Features, Items, Observers, observe_fakes, observe_reals
 from stylegan2_msp.metrics.realism import Reference, add_energy, add_realism, add_reals
 from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.search import Search
 
 Array = npt.NDArray[Any]
 
@@ -74,7 +75,7 @@ class Evaluator:
         features: in place of the second classifier's.
         quality: whether to measure FID and the like.
         baseline: a generator conditioned on the class alone, for rejection sampling.
-        within: search the level of every item until the classifier's answer is that near (`search.search_levels`).
+        search: how to come near the levels asked for (`search.Search`); by default G is given them.
     """
 
     generator: ConditionalGenerator
@@ -86,7 +87,7 @@ class Evaluator:
     features: Features | None = None
     quality: bool = True
     baseline: ConditionalGenerator | None = None
-    within: float | None = None
+    search: Search | None = None
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
@@ -107,6 +108,8 @@ class Evaluator:
         for name in ("natural", "uniform"):
             if name in items:
                 add_match(self.results, items[name], self.scale, name, self.seed, self.transfer)
+        for name, found in items.items():
+            self._add_costs("fakes", found, name)
         if "matched" in items:
             add_levels(self.results, items["matched"], self.scale, "matched", self.seed, self.transfer)
         reals = None
@@ -126,7 +129,8 @@ class Evaluator:
         rng = torch.Generator().manual_seed(self.seed)
         K, z_dim = self.generator.num_classes, int(self.generator.G.z_dim)
         levels = self.scale.levels
-        asked = {"uniform": ask_uniform(K, levels, self.n, z_dim, rng, self.measure)}
+        shared = self.search is None or self.search.draws is None
+        asked = {"uniform": ask_uniform(K, levels, self.n, z_dim, rng, self.measure, shared)}
         if self.real is not None:
             labels = torch.from_numpy(self.real.archive.labels())
             asked["natural"] = ask_natural(labels, self.n, z_dim, rng)
@@ -136,7 +140,7 @@ class Evaluator:
 
     def _observe(self, name: str, asked: Asked) -> Items:
         shown = f"generating ({name})"
-        return observe_fakes(self.generator.G, self.observers, asked, self.batch, shown, self.within)
+        return observe_fakes(self.generator.G, self.observers, asked, self.batch, shown, self.search)
 
     def _all_reals(self, real: RealData) -> Items:
         """Every real item with what the archive records of it; nobody looks."""
@@ -184,15 +188,21 @@ class Evaluator:
             if pool is None:
                 continue
             drawn = rejection(items[on], pool, self.scale.eps, self.seed)
-            self._baseline("rejection", drawn.items, on)
-            bins = bins_of(items[on].asked, self.scale.levels)
-            rows: list[tuple[float | None, Array]] = [(None, np.arange(len(bins)))]
-            rows += [(level, np.flatnonzero(bins == b)) for b, level in enumerate(self.scale.levels)]
-            for level, at in rows:
-                if len(at):
-                    where: dict[str, Any] = {"count": len(at), "of": "rejection", "on": on, "level": level}
-                    self.results.add("cost", drawn.cost(at), **where)
-                    self.results.add("accepted", drawn.accepted[at].mean(), **where)
+            self._baseline("rejection", drawn, on)
+            self._add_costs("rejection", drawn, on)
+
+    def _add_costs(self, of: str, items: Items, on: str) -> None:
+        """Items made per accepted one and the share accepted, overall and per level, where there was a search."""
+        if items.made is None or items.accepted is None:
+            return
+        bins = bins_of(items.asked, self.scale.levels)
+        rows: list[tuple[float | None, Array]] = [(None, np.arange(len(bins)))]
+        rows += [(level, np.flatnonzero(bins == b)) for b, level in enumerate(self.scale.levels)]
+        for level, at in rows:
+            if len(at):
+                where: dict[str, Any] = {"count": len(at), "of": of, "on": on, "level": level}
+                self.results.add("cost", items.take(at).cost(), **where)
+                self.results.add("accepted", items.accepted[at].mean(), **where)
 
     def _baseline(self, of: str, items: Items, on: str) -> None:
         figures = class_figures(items, self.scale)

@@ -15,8 +15,8 @@ from stylegan2_msp.classifiers.train import to_float
 from stylegan2_msp.conditioning import level, split_labels
 from stylegan2_msp.metrics.asking import Asked
 from stylegan2_msp.progress import track
-from stylegan2_msp.search import search_levels
-from stylegan2_msp.seeds import SeedRng
+from stylegan2_msp.search import Make, Search
+from stylegan2_msp.seeds import SeedRng, latents, redrawn
 
 Array = npt.NDArray[Any]
 Features = Callable[[torch.Tensor], torch.Tensor]
@@ -34,6 +34,7 @@ class Items:
         second_predicted, second_answered: the same by the second classifier, where there is one.
         kinds: kind of corruption by the probe, int64 [N], where there is one.
         features: float32 [N, D], where there are any; of points their coordinates.
+        made: items that a search made for each, int64 [N]; accepted: whether it came near enough, bool [N].
         group: so many neighbours share a latent.
     """
 
@@ -45,10 +46,19 @@ class Items:
     second_answered: Array | None = None
     kinds: Array | None = None
     features: Array | None = None
+    made: Array | None = None
+    accepted: Array | None = None
     group: int = 1
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def cost(self) -> float:
+        """Items made per accepted one, those made in vain included; infinite when none was accepted."""
+        assert self.made is not None
+        assert self.accepted is not None
+        accepted = int(self.accepted.sum())
+        return float(self.made.sum()) / accepted if accepted else float("inf")
 
     def take(self, rows: Array) -> Items:
         """The items at these positions."""
@@ -98,7 +108,7 @@ def observe_fakes(
     asked: Asked,
     batch: int = 128,
     description: str = "",
-    within: float | None = None,
+    search: Search | None = None,
 ) -> Items:
     """Generates what is asked for, batch by batch, and shows it to the observers; images rounded to bytes, as in files.
 
@@ -109,7 +119,7 @@ def observe_fakes(
         asked: labels and latents.
         batch: items per pass.
         description: of a progress bar; none is shown without it.
-        within: search levels until the classifier's answer is that near to the one asked for (`search.search_levels`).
+        search: how to come near the levels asked for.
     """
     device = next(G.parameters()).device
     K = observers.classifier.num_classes
@@ -121,10 +131,15 @@ def observe_fakes(
         c = asked.labels[rows, : G.c_dim].to(device)  # a class-only generator takes the one-hot alone
         make = _maker(G, asked.z[rows].to(device), begin, asked.group)
         every = torch.arange(len(c), device=device)
-        x = make(every, c) if within is None else search_levels(make, c, observers.classifier, within)
+        searched = {}
+        if search is None:
+            x = make(every, c, 0)
+        else:
+            found = search.run(make, c, observers.classifier)
+            x, searched = found.items, {"made": found.made.cpu(), "accepted": found.accepted.cpu()}
         if x.ndim == 4:
             x = ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        parts.append(observers.look(x, classes[rows].to(device)))
+        parts.append(observers.look(x, classes[rows].to(device)) | searched)
     return replace(_joined(parts, classes.numpy(), level(asked.labels, K).double().numpy()), group=asked.group)
 
 
@@ -149,13 +164,11 @@ def observe_reals(
     return _joined(parts, classes, np.asarray(u, np.float64))
 
 
-def _maker(G: Any, z: torch.Tensor, begin: int, group: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """(positions in z [M], labels [M, c_dim]) -> items: the same for a position and a label in every call."""
-
-    def make(at: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        ws = G.mapping(z[at], labels, skip_w_avg_update=True)
-        noise = SeedRng([(begin + row) // group for row in at.tolist()], z.device)
-        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=noise)
+def _maker(G: Any, z: torch.Tensor, begin: int, group: int) -> Make:
+    def make(at: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
+        seeds = redrawn([(begin + row) // group for row in at.tolist()], draw)
+        ws = G.mapping(z[at] if draw == 0 else latents(seeds, z.shape[1]).to(z.device), labels, skip_w_avg_update=True)
+        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=SeedRng(seeds, z.device))
         return made.float()
 
     return make

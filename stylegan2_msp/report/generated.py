@@ -15,6 +15,7 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.generation import Answer, ConditionalGenerator, Level, Request, to_uint8
 from stylegan2_msp.progress import track
+from stylegan2_msp.search import Search
 from stylegan2_msp.uncertainty import Measure, Msp
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_IMAGES = 1_000_000
 CSV_NAME = "generated.csv"
+DRAWN = "drawn_seed"  # column with the seed of the latent that a search drew
 LEVELS = (1.0, 0.7)  # of MSP, the paper's
 _MARK_WRONG = "bold orange: not the class asked for"
 
@@ -103,18 +105,19 @@ def write_generated(
     truncation_psi: float = 1.0,
     noise_mode: str = "const",
     batch: int = 32,
-    within: float | None = None,
+    search: Search | None = None,
 ) -> Written:
     """Generates the plan and writes one PNG per image (points: coordinates in the table), generated.csv and the grid.
 
-    The classifier is asked about the picture as it is written, rounded to bytes.
+    The classifier is asked about the picture as it is written, rounded to bytes. Where the search draws latents, the
+    table says the seed of the one that was taken: it makes the same picture without a search.
 
     Raises:
         UserError: a file cannot be written.
     """
     if grid is not None:
         make_folder(Path(grid).parent)
-    if within is not None:
+    if search is not None:
         generator.check_search()
     folder = make_folder(outdir)
     rows: list[dict[str, Any]] = []
@@ -124,21 +127,22 @@ def write_generated(
     points = generator.kind == "points"
     columns = table_columns(generator.measure)
     wanted = plan.requests
-    passes = generator.batches(wanted, truncation_psi, noise_mode, batch, within)
-    for part, items in track(passes, "generating", len(wanted), generator.kind, step=batch):
+    passes = generator.batches(wanted, truncation_psi, noise_mode, batch, search)
+    drawn = search is not None and search.draws is not None
+    for part, items, seeds in track(passes, "generating", len(wanted), generator.kind, step=batch):
         pictures, verdicts = as_written(generator, items, part)
-        for request, item, answer in zip(part, pictures, verdicts, strict=True):
-            extra: dict[str, Any] = {}
+        for request, item, answer, seed in zip(part, pictures, verdicts, seeds, strict=True):
+            extra: dict[str, Any] = {DRAWN: seed} if drawn else {}
             if points:
-                extra = {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
+                extra |= {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
             else:
-                extra = {"file": file_name(request, generator.num_classes, generator.measure.name)}
+                extra |= {"file": file_name(request, generator.num_classes, generator.measure.name)}
                 _write_png(item, folder / extra["file"])
             rows.append(_row(request, answer, *columns) | extra)
             if points or ((request.seed, request.cls), request.u) in shown:
                 kept[request], answers[request] = item, answer
     table = folder / CSV_NAME
-    known = ("seed", "class", columns[0], "prediction", columns[1])
+    known = ("seed", *((DRAWN,) if drawn else ()), "class", columns[0], "prediction", columns[1])
     fields = (*known, "x", "y") if points else ("file", *known)
     with replacing(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
@@ -147,7 +151,7 @@ def write_generated(
     if grid is not None:
         from stylegan2_msp.report.style import save_figure  # matplotlib takes long to import
 
-        save_figure(draw(generator, plan, kept, answers), grid)
+        save_figure(draw(generator, plan, kept, answers, drawn), grid)
     return Written(len(rows), table, None if grid is None else Path(grid))
 
 
@@ -197,12 +201,14 @@ def draw(
     plan: Plan,
     items: Mapping[Request, torch.Tensor],
     answers: Mapping[Request, Answer | None],
+    drawn: bool = False,
 ) -> Figure:
     """The labelled grid of a plan (rows levels, columns seeds and classes); for points a scatter coloured by level.
 
     Args:
         items: uint8 [C, H, W] of each request that `Plan.shown` names, or points [2] of any requests.
         answers: what the classifier says of them.
+        drawn: whether every image has a latent of its own.
     """
     from stylegan2_msp.report.grids import Caption, class_label, fig3_grid
 
@@ -223,6 +229,8 @@ def draw(
     if measure.name != "msp":
         said = f"prediction of the classifier, and its {measure.title}"
     notes = [f"Above each image: {said} ({_MARK_WRONG})."] if captions else []
+    if drawn:
+        notes.append(f"Each image has a latent of its own ({DRAWN} in {CSV_NAME}).")
     if len(pairs) < len(plan.pairs):
         notes.append(f"{len(pairs)} of {len(plan.pairs)} columns shown; {CSV_NAME} has all.")
     if len(levels) < len(plan.levels):
@@ -237,7 +245,7 @@ def picture_of(generator: ConditionalGenerator, plan: Plan, batch: int = 32) -> 
     shown = Plan(*plan.shown) if generator.kind == "images" else plan
     items: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
-    for part, made in generator.batches(shown.requests, batch=batch):
+    for part, made, _ in generator.batches(shown.requests, batch=batch):
         pictures, verdicts = as_written(generator, made, part)
         items.update(zip(part, pictures, strict=True))
         answers.update(zip(part, verdicts, strict=True))

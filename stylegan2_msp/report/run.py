@@ -29,6 +29,7 @@ from stylegan2_msp.report.points import fig2a_points
 from stylegan2_msp.report.style import save_figure
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
+from stylegan2_msp.search import Search
 
 _SCATTER_POINTS = 2000
 
@@ -93,7 +94,7 @@ def evaluate_network(
     batch: int = 128,
     features: str = "second",
     baseline: str | Path | None = None,
-    within: float | None = None,
+    search: Search | None = None,
 ) -> Report:
     """The whole evaluation of a snapshot.
 
@@ -106,7 +107,7 @@ def evaluate_network(
         batch: items per pass.
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
-        within: search the level of every fake until the classifier's answer is that near to the level asked for.
+        search: how fakes come near the levels asked for (`search.Search`); by default G is given them.
 
     Raises:
         UserError: something given does not fit; nothing has been written.
@@ -115,7 +116,7 @@ def evaluate_network(
     if features != "none":
         check_torchmetrics()
     generator = load_conditional(network, device)
-    if within is not None:
+    if search is not None:
         generator.check_search()
     notes: list[str] = []
     archive = _archive(generator, data, notes)
@@ -128,9 +129,9 @@ def evaluate_network(
     real = RealData(archive)
     judges = make_judges(archive, real.data, generator.measure, generator.device)
     about = _about(generator, archive, n, seed) | _about_judges(judges, features, other)
-    about |= {} if within is None else {"searched_within": within}
+    about |= {} if search is None else {"searched_within": search.within, "draws": search.draws}
     found = Evaluator(
-        generator, n, seed, batch, real, judges, extractor, features != "none", other, within, Results(about)
+        generator, n, seed, batch, real, judges, extractor, features != "none", other, search, Results(about)
     ).run()
     if other is None:
         notes.append("no --baseline: nothing is said of rejection sampling from a class-only generator")

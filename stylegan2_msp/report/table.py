@@ -51,7 +51,8 @@ def _about(results: Results) -> str:
         "latents of this one network."
     )
     if "searched_within" in about:
-        text += f" Fakes: their levels were searched until the answer was within {about['searched_within']:g}."
+        how = f"up to {about['draws']} latents were drawn" if about.get("draws") else "their levels were searched"
+        text += f" Fakes: {how} until the answer was within {about['searched_within']:g}."
     for role in ("second", "probe"):
         judge = about.get(role)
         if judge:

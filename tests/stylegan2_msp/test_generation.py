@@ -13,7 +13,8 @@ import torch
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator, to_uint8
-from stylegan2_msp.seeds import SeedRng, latents
+from stylegan2_msp.search import Search
+from stylegan2_msp.seeds import SeedRng, latents, redrawn
 from stylegan2_msp.snapshot import Snapshot
 
 
@@ -44,6 +45,10 @@ def test_latents_are_the_familys_and_depend_on_the_seed_alone():
     z = latents([7, 3], 6)
     assert np.allclose(z[0], np.random.RandomState(7).randn(1, 6)[0])
     assert torch.equal(z[1:], latents([3], 6))
+    assert redrawn([7, 3], 0) == [7, 3]
+    drawn = [seed for draw in (1, 2, 3) for seed in redrawn(range(500), draw)]
+    assert len(set(drawn)) == 1500
+    assert redrawn([3], 2) == redrawn([9, 3], 2)[1:]
 
 
 def test_neither_batch_nor_company_changes_an_image(grey):
@@ -144,28 +149,36 @@ def test_points(points_snapshot):
     assert points.shape == (2, 2)
 
 
-def test_searched_levels_bring_the_answers_nearer_whatever_the_company(noisy, grey):
+@pytest.mark.parametrize("draws", [None, 6])
+def test_a_search_brings_the_answers_nearer_whatever_the_company(noisy, grey, draws):
     classifier = grey.snapshot.classifier
     generator = ConditionalGenerator(replace(noisy.snapshot, classifier=classifier))
     wanted = generator.requests([0] * 12, [0.5] * 12, range(12))
 
     def answers(**more):
-        items = torch.cat([items for _, items in generator.batches(wanted, noise_mode="random", **more)])
+        items = torch.cat([items for _, items, _ in generator.batches(wanted, noise_mode="random", **more)])
         rounded = to_uint8(items).float() / 127.5 - 1
         return items, torch.tensor([answer.u for answer in generator.answers(rounded, wanted)])
 
     plain, before = answers()
-    searched, after = answers(within=0.01)
+    if draws is not None:
+        assert answers(search=Search(0.01, 1))[0].equal(plain)
+    searched, after = answers(search=Search(0.01, draws))
     distance, gap = (before - 0.5).abs(), (after - 0.5).abs()
     assert (gap <= distance + 1e-6).all()
     assert gap.sum() < distance.sum()
     near = distance <= 0.01
     assert torch.equal(searched[near], plain[near])
-    alone, _ = answers(within=0.01, batch=5)
+    alone, _ = answers(search=Search(0.01, draws), batch=5)
     torch.testing.assert_close(alone, searched, atol=1e-5, rtol=0)
-    assert torch.equal(answers(within=1.0)[0], plain)
+    assert torch.equal(answers(search=Search(1.0, draws))[0], plain)
 
 
 def test_searching_needs_a_classifier_and_a_level(class_only):
     with pytest.raises(UserError, match=r"--within: .* without uncertainty"):
         class_only.sample(classes=[0], seeds=[1], within=0.1)
+
+
+def test_drawing_latents_needs_a_distance(grey):
+    with pytest.raises(UserError, match=r"draws: .* say how near with within"):
+        grey.sample(0, 0.5, [1], draws=3)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 
 from stylegan2_msp.conditioning import make_labels, split_labels
-from stylegan2_msp.search import search_levels
+from stylegan2_msp.search import Search, draw_latents, search_levels
 from stylegan2_msp.uncertainty import Msp
 
 K = 4
@@ -24,7 +24,8 @@ class Answering:
     def __init__(self, answer_of):
         self.answer_of, self.made = answer_of, []
 
-    def make(self, rows, labels):
+    def make(self, rows, labels, draw):
+        assert draw == 0
         self.made.append(rows.tolist())
         return torch.stack([split_labels(labels, K)[1], rows.float()], dim=1)
 
@@ -45,7 +46,7 @@ def labels(levels):
 )
 def test_a_rising_answer_is_met_within_the_distance(levels, power, within):
     world = Answering(lambda t, _: 0.25 + 0.75 * ((t - 0.25).clamp(min=0) / 0.75) ** power)
-    found = search_levels(world.make, labels(levels), world, within)
+    found = search_levels(world.make, labels(levels), world, within).items
     assert torch.equal(found[:, 1], torch.arange(len(levels)).float())  # every item stays in its place
     assert (world.answer_of(found[:, 0], None) - torch.tensor(levels)).abs().max() <= within
 
@@ -53,21 +54,65 @@ def test_a_rising_answer_is_met_within_the_distance(levels, power, within):
 def test_what_is_near_enough_stays_and_only_the_rest_is_made_again():
     world = Answering(lambda t, rows: torch.where(rows == 1, t - 0.2, t + 0.02))
     found = search_levels(world.make, labels([0.5, 0.6, 0.7]), world, 0.03)
-    assert found[:, 0].tolist() == pytest.approx([0.5, 0.8, 0.7])  # the second after one step of 0.6 - 0.4
+    assert found.made.tolist() == [1, 2, 1]
+    assert found.accepted.all()
+    assert found.items[:, 0].tolist() == pytest.approx([0.5, 0.8, 0.7])  # the second after one step of 0.6 - 0.4
     assert world.made == [[0, 1, 2], [1]]
 
 
 def test_the_nearest_is_kept_where_the_level_is_out_of_reach():
     # Never sure: the nearest is at the top. Falling answers: the first cannot be bettered by the search's wrong turn.
     never = Answering(lambda t, _: 0.3 + 0.4 * t)
-    (found,) = search_levels(never.make, labels([1.0]), never, 0.01)
+    (found,) = search_levels(never.make, labels([1.0]), never, 0.01).items
     assert found[0] == pytest.approx(1.0, abs=0.01)
     falling = Answering(lambda t, _: (1.1 - t).clamp(0, 1))
-    (found,) = search_levels(falling.make, labels([0.6]), falling, 0.01)
+    (found,) = search_levels(falling.make, labels([0.6]), falling, 0.01).items
     assert abs(float(falling.answer_of(found[None, 0], None)) - 0.6) <= 0.1
 
 
 def test_softmax_vectors_are_refused():
     world = SimpleNamespace(num_classes=K, measure=Msp())
     with pytest.raises(ValueError, match="levels can be searched"):
-        search_levels(lambda rows, c: c, make_labels([0], torch.full((1, K), 0.25), K), world, 0.1)
+        search_levels(lambda rows, c, _: c, make_labels([0], torch.full((1, K), 0.25), K), world, 0.1)
+    with pytest.raises(ValueError, match="levels can be searched"):
+        draw_latents(lambda rows, c, _: c, make_labels([0], torch.full((1, K), 0.25), K), world, 0.1, 3)
+
+
+class Drawing:
+    """G and classifier in one: an item is [answer, position, draw]; answers of the draws of a position are given."""
+
+    num_classes, measure = K, Msp()
+
+    def __init__(self, answers):
+        self.answers, self.made = torch.tensor(answers), []
+
+    def make(self, rows, labels, draw):
+        self.made.append((draw, rows.tolist(), split_labels(labels, K)[1].tolist()))
+        return torch.stack([self.answers[rows, draw], rows.float(), torch.full_like(rows, draw).float()], dim=1)
+
+    def answer(self, items, classes):
+        assert torch.equal(classes, (items[:, 1].long()) % K)
+        return classes, items[:, 0]
+
+
+def test_the_first_latent_that_is_near_enough_is_taken_and_the_nearest_where_none_is():
+    world = Drawing([[0.52, 0.5, 0.5], [0.3, 0.58, 0.6], [0.9, 0.78, 0.95]])
+    found = Search(0.03, draws=3).run(world.make, labels([0.5, 0.6, 0.7]), world)
+    assert found.items[:, 0].tolist() == pytest.approx([0.52, 0.58, 0.78])
+    assert found.draw.tolist() == [0, 1, 1]
+    assert found.made.tolist() == [1, 2, 3]
+    assert found.accepted.tolist() == [True, True, False]
+    asked = [pytest.approx(levels) for levels in ([0.5, 0.6, 0.7], [0.6, 0.7], [0.7])]
+    rows = [[0, 1, 2], [1, 2], [2]]
+    assert world.made == list(zip([0, 1, 2], rows, asked, strict=True))  # G is always asked for the same
+
+
+def test_drawn_items_are_those_of_the_generator_that_answer_so():
+    """G answers at random: noise .2 about the level. Accepted answers are uniform about it, as G's own are there."""
+    rng = torch.Generator().manual_seed(0)
+    world = Drawing((0.6 + 0.4 * torch.rand(4000, 30, generator=rng) - 0.2).tolist())
+    found = draw_latents(world.make, labels([0.6] * 4000), world, 0.05, draws=30)
+    answers = found.items[found.accepted, 0].double()
+    assert found.made.double().mean() == pytest.approx(4, rel=0.05)  # one in four is within .05
+    assert answers.mean() == pytest.approx(0.6, abs=0.002)
+    assert answers.std() == pytest.approx(0.1 / 12**0.5, rel=0.03)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -103,12 +104,24 @@ def test_points_have_an_energy_ratio_and_a_class_only_network_is_a_baseline(
     assert "levels were searched until the answer was within 0.02" in out
     searched = Results.read(tmp_path / "s" / "results.json")
     assert searched.value("mae", "uniform") < results.value("mae", "uniform")
+    code, out, err = cli(
+        *("--network", points_snapshot, "--data", data, "--outdir", "d", "--images", "160"),
+        *("--within", "0.02", "--draws", "5"),
+    )
+    assert code == 0, err
+    assert "up to 5 latents were drawn until the answer was within 0.02" in out
+    drawn = Results.read(tmp_path / "d" / "results.json")
+    assert drawn.value("mae", "uniform") < results.value("mae", "uniform")
+    assert drawn.find("monotonicity", "uniform") is None  # no latent is shared
+    assert drawn.value("cost", "uniform") >= 1
+    assert re.search(r"this network \|.*\| \d+\.\d \(\d+% accepted\)", out)
 
 
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
         (["--images", "5"], 2, "--images"),
+        (["--draws", "5"], 2, "add --within"),
         (["--features", "vgg"], 2, "--features"),
         (["--data", "none.zip"], 1, "none.zip"),
         (["--network", "none.safetensors"], 1, "none.safetensors"),

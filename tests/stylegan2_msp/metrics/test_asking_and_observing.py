@@ -23,6 +23,7 @@ from stylegan2_msp.metrics.asking import (
     uniform_levels,
 )
 from stylegan2_msp.metrics.observing import Observers, observe_fakes, observe_reals
+from stylegan2_msp.search import Search
 from stylegan2_msp.uncertainty import Entropy, Msp, Softmax
 
 K = 5
@@ -60,6 +61,10 @@ def test_uniform_is_every_class_at_every_level_with_the_same_latents():
     assert torch.equal(z[:, 0], z[:, 2])
     assert len(z[:, 0].unique(dim=0)) == 33
     torch.testing.assert_close(u, torch.tensor([[0.5, 0.75, 1.0]]).expand(33, 3))
+    own = ask_uniform(K, [0.5, 0.75, 1.0], 100, 4, seeded(), shared=False)
+    assert own.group == 1
+    assert torch.equal(own.labels, asked.labels)
+    assert len(own.z.unique(dim=0)) == 99
 
 
 def test_uniform_labels_of_softmax_vectors_have_the_levels_asked_for():
@@ -125,8 +130,8 @@ def test_pictures_are_shown_as_their_files_will_be(value, shown):
     assert items.answered == pytest.approx([0.7] * 3)
 
 
-@pytest.mark.parametrize("within", [None, 0.05])
-def test_noise_belongs_to_the_latent_and_not_to_its_place_in_a_batch(within):
+@pytest.mark.parametrize("search", [None, Search(0.05), Search(0.05, 3)])
+def test_noise_belongs_to_the_latent_and_not_to_its_place_in_a_batch(search):
     seen = []
 
     class Noise(Picture):
@@ -141,8 +146,8 @@ def test_noise_belongs_to_the_latent_and_not_to_its_place_in_a_batch(within):
     asked = Asked(make_labels([0] * 6, [0.7] * 6, 2), torch.zeros(6, 2), group=2)
     pictures = []
     for batch in (6, 4, 1):
-        observe_fakes(Noise(0.0), Observers(classifier), asked, batch=batch, within=within)
-        looked = seen[:: 1 if within is None else 2]  # the search looks as well
+        observe_fakes(Noise(0.0), Observers(classifier), asked, batch=batch, search=search)
+        looked = seen[:: 1 if search is None else 2]  # the search looks as well
         pictures.append(torch.cat(looked))
         seen.clear()
     first = pictures[0]

@@ -50,16 +50,16 @@ def test_rejection_costs_one_over_the_share_that_fits():
     pool = items(np.zeros(20_000, int), np.ones(20_000), RNG.uniform(0, 1, 20_000))
     found = rejection(items(np.zeros(1500, int), np.full(1500, 0.5)), pool, eps=0.05)
     assert found.accepted.all()
-    assert np.abs(found.items.answered - 0.5).max() <= 0.05
+    assert np.abs(found.answered - 0.5).max() <= 0.05
     assert found.cost() == pytest.approx(10, rel=0.1)
-    assert found.draws.min() == 1
+    assert found.made.min() == 1
 
 
 def test_rejection_that_finds_nothing_says_so_and_gives_the_nearest():
     pool = items([0, 0, 1, 1], np.ones(4), [0.9, 0.8, 0.5, 0.95])
     found = rejection(items([0, 0, 1], [0.3, 0.81, 0.5]), pool, eps=0.05)
     assert found.accepted.tolist() == [False, True, True]
-    assert found.items.answered.tolist() == [0.8, 0.8, 0.5]
-    assert found.draws[0] == 2
-    assert found.cost(np.array([0])) == float("inf")
-    assert found.cost(np.array([0, 1])) == 2 + found.draws[1]
+    assert found.answered.tolist() == [0.8, 0.8, 0.5]
+    assert found.made[0] == 2
+    assert found.take(np.array([0])).cost() == float("inf")
+    assert found.take(np.array([0, 1])).cost() == 2 + found.made[1]

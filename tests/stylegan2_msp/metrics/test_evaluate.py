@@ -17,6 +17,7 @@ from stylegan2_msp.metrics.matching import Scale
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.realism import Reference, add_energy, add_reals
 from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.search import Search
 from stylegan2_msp.uncertainty import Energy, Entropy, Margin, Msp, MutualInformation, TrueClass
 
 N = 1600
@@ -143,13 +144,27 @@ def test_rejection_sampling_and_features_of_ones_own(real, judges, made_generato
 @pytest.mark.slow
 def test_a_search_of_levels_makes_a_shy_generator_exact(real, made_generator):
     plain, searched, perfect = (
-        Evaluator(made_generator(name), 800, within=within).run().results
-        for name, within in (("shy", None), ("shy", 0.02), ("perfect", None))
+        Evaluator(made_generator(name), 800, search=search).run().results
+        for name, search in (("shy", None), ("shy", Search(0.02)), ("perfect", None))
     )
     assert plain.value("bias", "uniform") < -0.1
     assert searched.value("mae", "uniform") < plain.value("mae", "uniform") / 3
     assert searched.value("mae", "uniform") < perfect.value("mae", "uniform") + 0.02
     assert searched.value("spearman", "uniform") > 0.97
+
+
+@pytest.mark.slow
+def test_drawing_latents_makes_a_blind_generator_exact_at_the_cost_of_rejection(real, made_generator):
+    """A blind generator's levels are evenly spread over 0.7: as many are drawn for one as intervals of 0.1 fit in."""
+    blind = made_generator("blind")
+    plain = Evaluator(blind, 800).run().results
+    found = Evaluator(blind, 800, search=Search(0.05, draws=80)).run()
+    assert plain.find("cost", "uniform") is None
+    items = found.items["uniform"]
+    assert np.abs(items.answered - items.asked)[items.accepted].max() <= 0.05 + 1e-6
+    assert items.accepted.mean() > 0.9
+    assert found.results.value("mae", "uniform") < plain.value("mae", "uniform") / 5
+    assert found.results.value("cost", "uniform", level=0.6) == pytest.approx(0.7 / 0.1, rel=0.35)
 
 
 def test_without_data_or_judges_only_what_can_be_said(real, made_generator):
