@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.agreement import ClassAgreement
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
@@ -59,6 +59,7 @@ class ConditionalGenerator:
         class_names: K names.
         takes_class, takes_u: which conditions the generator has.
         measure: the measure of uncertainty that it is conditioned on.
+        agreement: how often the classifier names reals of each level as their class, where that is known.
     """
 
     def __init__(self, snapshot: Snapshot, device: torch.device | str = "cpu") -> None:
@@ -74,6 +75,7 @@ class ConditionalGenerator:
         self.class_names = [str(n) for n in names] if names else [str(k) for k in range(self.num_classes)]
         self.takes_class, self.takes_u = c_dim > 0, info.get("condition", "class+msp") == "class+msp" and c_dim > 0
         self.measure = _measure(snapshot)
+        self.agreement = _agreement(snapshot)
         wanted = (self.num_classes + self.takes_u * self.measure.size(self.num_classes)) * self.takes_class
         if c_dim != wanted or len(self.class_names) != self.num_classes:
             raise UserError(
@@ -160,9 +162,7 @@ class ConditionalGenerator:
             >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
-        if draws is not None and within is None:
-            raise UserError("draws: latents are drawn until the answer is near enough; say how near with within")
-        search = None if within is None else Search(within, draws)
+        search = self.search(within, draws)
         parts = [items for _, items, _ in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
         return torch.cat(parts) if parts else torch.empty(0)
 
@@ -219,14 +219,22 @@ class ConditionalGenerator:
             if not 0 <= request.seed <= MAX_SEED:
                 raise UserError(f"--seeds {request.seed}: must lie between 0 and {MAX_SEED}")
 
-    def check_search(self) -> FrozenClassifier:
-        """The classifier that a search of levels asks; raises `UserError` where there is none, or no single level."""
+    def search(self, within: float | None, draws: int | None = None) -> Search | None:
+        """How to come near the levels asked for; None without ``within``.
+
+        Raises:
+            UserError: there is no classifier to ask, or no single level; or draws without a distance.
+        """
+        if within is None:
+            if draws is not None:
+                raise UserError("draws: latents are drawn until the answer is near enough; say how near with within")
+            return None
         if not self.takes_u or self.classifier is None:
             lacks = "holds no classifier" if self.takes_u else "was trained without uncertainty"
             raise UserError(f"--within: {self.snapshot.path} {lacks}, there is nothing to search by; leave it out")
         if self.measure.size(self.num_classes) > 1:
             raise UserError("--within: the condition is a softmax vector, not one number; leave it out")
-        return self.classifier
+        return Search(within, draws, self.agreement)
 
     @torch.no_grad()
     def batches(
@@ -248,7 +256,8 @@ class ConditionalGenerator:
             if search is None:
                 yield part, make(torch.arange(len(part), device=self.device), labels, 0), seeds
                 continue
-            found = search.run(make, labels, self.check_search())
+            assert self.classifier is not None
+            found = search.run(make, labels, self.classifier, seeds)
             drawn = zip(seeds, found.draw.tolist(), strict=True)
             yield part, found.items, [redrawn([seed], draw)[0] for seed, draw in drawn]
 
@@ -308,6 +317,15 @@ def find_snapshot(path: str | Path | None) -> Path:
     """The snapshot that a file, a folder or nothing (then ``training-runs``) stands for; raises `UserError`."""
     where = Path(RUNS if path is None else path)
     return newest_snapshot(where) if path is None or where.is_dir() else where
+
+
+def _agreement(snapshot: Snapshot) -> ClassAgreement | None:
+    """What the snapshot says of the reals that it was trained on; None in those of earlier versions."""
+    found = snapshot.info.get("agreement")
+    try:
+        return None if found is None else ClassAgreement.from_dict(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{snapshot.path}: its class agreement cannot be read ({error}); copy it again") from None
 
 
 def _measure(snapshot: Snapshot) -> Measure:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from stylegan2_msp.agreement import ClassAgreement
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import split_labels
+from stylegan2_msp.seeds import chances
 
 ROUNDS = 9  # tries of an item after the first; the bracket is then at most 0.004 of the range
 # (positions of the labels [M], labels [M, K + 1] to give G instead, number of the draw of latents) -> items [M, ...],
@@ -24,16 +26,27 @@ class Search:
         within: largest distance |v - u| of the answer v from the level u that ends the search for an item.
         draws: latents that may be drawn for an item, level and class given to G as asked (`draw_latents`); None keeps
             the latent and searches the level given to G (`search_levels`).
+        agreement: how often the classifier names reals of each level as their class. Where it is known, as many of the
+            drawn items are named so.
     """
 
     within: float
     draws: int | None = None
+    agreement: ClassAgreement | None = None
 
-    def run(self, make: Make, labels: torch.Tensor, classifier: FrozenClassifier) -> Found:
-        """The items for labels [N, K + 1]; see `search_levels` and `draw_latents`."""
+    def run(self, make: Make, labels: torch.Tensor, classifier: FrozenClassifier, seeds: Sequence[int]) -> Found:
+        """The items for labels [N, K + 1]; see `search_levels` and `draw_latents`.
+
+        Args:
+            seeds: one for each item; they settle which of the drawn items are to be named as their class.
+        """
         if self.draws is None:
             return search_levels(make, labels, classifier, self.within)
-        return draw_latents(make, labels, classifier, self.within, self.draws)
+        right = None
+        if self.agreement is not None:
+            levels = _levels(labels, classifier.num_classes)[1]
+            right = chances(seeds).to(levels.device) < self.agreement.to(levels.device)(levels)
+        return draw_latents(make, labels, classifier, self.within, self.draws, right)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier
     low, high = torch.full_like(wanted, measure.low(K)), torch.full_like(wanted, measure.high(K))
     given = wanted.clone()
     items, made = make(rows, labels, 0), torch.ones_like(rows)
-    said = _answers(classifier, items, classes)
+    said = _answers(classifier, items, classes)[1]
     distance = (said - wanted).abs()
     for tries in range(ROUNDS):
         rows = torch.nonzero(distance > within)[:, 0]
@@ -92,7 +105,7 @@ def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier
         given[rows] = torch.where(inside, step, middle) if tries == 0 else middle
         tried = make(rows, torch.cat([one_hot[rows], given[rows, None]], dim=1), 0)
         made[rows] += 1
-        said[rows] = _answers(classifier, tried, classes[rows])
+        said[rows] = _answers(classifier, tried, classes[rows])[1]
         gap = (said[rows] - wanted[rows]).abs()
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
@@ -100,12 +113,20 @@ def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier
 
 
 @torch.no_grad()
-def draw_latents(make: Make, labels: torch.Tensor, classifier: FrozenClassifier, within: float, draws: int) -> Found:
+def draw_latents(
+    make: Make,
+    labels: torch.Tensor,
+    classifier: FrozenClassifier,
+    within: float,
+    draws: int,
+    right: torch.Tensor | None = None,
+) -> Found:
     """Items whose answers lie within a distance of the levels asked for, each the first such of up to ``draws``.
 
     Rejection sampling: G is given what is asked for, and the first item whose answer is near enough is taken. So items
     are drawn from p_G(x | c, u) given that |f(x) - u| <= within, whatever makes them uncertain; where G is asked for u
-    anyway, few are drawn in vain. The item that came nearest is kept where none is near enough.
+    anyway, few are drawn in vain. The item that came nearest is kept where none is near enough. With ``right``, items
+    whose prediction is not as it should be count as farther than any other.
 
     Args:
         make: see `Make`.
@@ -113,6 +134,7 @@ def draw_latents(make: Make, labels: torch.Tensor, classifier: FrozenClassifier,
         classifier: whose answer counts, with the measure of u.
         within: largest distance |v - u|.
         draws: most items to make for one.
+        right: whether the classifier is to name each as its class, bool [N]; by default it may say either.
 
     Raises:
         ValueError: the labels hold softmax vectors, not one number.
@@ -121,7 +143,7 @@ def draw_latents(make: Make, labels: torch.Tensor, classifier: FrozenClassifier,
     classes = one_hot.argmax(dim=1)
     rows = torch.arange(len(labels), device=labels.device)
     items = make(rows, labels, 0)
-    distance = (_answers(classifier, items, classes) - wanted).abs()
+    distance = _misses(classifier, items, classes, wanted, right)
     made, draw = torch.ones_like(rows), torch.zeros_like(rows)
     for number in range(1, draws):
         rows = torch.nonzero(distance > within)[:, 0]
@@ -129,7 +151,7 @@ def draw_latents(make: Make, labels: torch.Tensor, classifier: FrozenClassifier,
             break
         tried = make(rows, labels[rows], number)
         made[rows] += 1
-        gap = (_answers(classifier, tried, classes[rows]) - wanted[rows]).abs()
+        gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows])
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]], draw[rows[nearer]] = tried[nearer], gap[nearer], number
     return Found(items, draw, made, distance <= within)
@@ -143,7 +165,23 @@ def _levels(labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch
     return one_hot, wanted
 
 
-def _answers(classifier: FrozenClassifier, items: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """The classifier's levels [N] for images as they would be written, rounded to bytes, or for points."""
+def _misses(
+    classifier: FrozenClassifier,
+    items: torch.Tensor,
+    classes: torch.Tensor,
+    wanted: torch.Tensor,
+    right: torch.Tensor | None,
+) -> torch.Tensor:
+    """|v - u| [N], the whole range farther where the prediction is not as it should be."""
+    predicted, said = _answers(classifier, items, classes)
+    distance = (said - wanted).abs()
+    return distance if right is None else distance + ((predicted == classes) != right)
+
+
+def _answers(
+    classifier: FrozenClassifier, items: torch.Tensor, classes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The classifier's predictions and levels [N] for images as they would be written, in bytes, or for points."""
     seen = items if items.ndim < 4 else ((items.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    return classifier.answer(seen, classes)[1].to(classes.device)
+    predicted, said = classifier.answer(seen, classes)
+    return predicted.to(classes.device), said.to(classes.device)

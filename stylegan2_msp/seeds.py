@@ -23,6 +23,11 @@ def redrawn(seeds: Sequence[int], draw: int) -> list[int]:
     return [int(np.random.SeedSequence((seed, draw)).generate_state(1)[0]) for seed in seeds]
 
 
+def chances(seeds: Sequence[int]) -> torch.Tensor:
+    """One number in [0, 1) of each seed, independent of its latent and noise, float32 [N]."""
+    return torch.tensor([np.random.SeedSequence((seed, 0, 0)).generate_state(1)[0] / 2**32 for seed in seeds]).float()
+
+
 class SeedRng(BatchRng):
     """Randomness for noise_mode 'random' in which every item has a generator of its own, seeded by its seed."""
 

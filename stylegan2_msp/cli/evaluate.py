@@ -59,12 +59,10 @@ def evaluate(
 
     from stylegan2_msp.generation import find_snapshot
     from stylegan2_msp.report.run import evaluate_network
-    from stylegan2_msp.search import Search
 
-    search = None if within is None else Search(within, draws)
     path = find_snapshot(network)
     click.echo(f"network {path}")
-    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, search)
+    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, within, draws)
     for note in done.notes:
         click.echo(note, err=True)
     click.echo(next(file for file in done.files if file.name == "results.md").read_text(encoding="utf-8"))

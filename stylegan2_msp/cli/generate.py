@@ -77,7 +77,6 @@ def generate(
 
     from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
     from stylegan2_msp.report.generated import make_plan, write_generated
-    from stylegan2_msp.search import Search
 
     grid_path = _grid_path(grid, outdir)
     path = find_snapshot(network)
@@ -85,11 +84,11 @@ def generate(
     if msp_text is not None:
         generator.check_called_msp()
     classes = None if class_text is None else parse_classes(class_text, generator.class_names)
+    search = generator.search(within, draws)
     plan = make_plan(generator, seeds, classes, levels)
     click.echo(f"network {path}")
     if generator.classifier is None:
         click.echo(f"{path}: holds no classifier; the classifier's columns stay empty", err=True)
-    search = None if within is None else Search(within, draws)
     done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch, search)
     shown = f", {done.grid}" if done.grid else ""
     click.echo(f"{done.count} {generator.kind} in {outdir}: {done.table}{shown}")

@@ -135,7 +135,7 @@ def observe_fakes(
         if search is None:
             x = make(every, c, 0)
         else:
-            found = search.run(make, c, observers.classifier)
+            found = search.run(make, c, observers.classifier, range(begin, begin + len(c)))
             x, searched = found.items, {"made": found.made.cpu(), "accepted": found.accepted.cpu()}
         if x.ndim == 4:
             x = ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1

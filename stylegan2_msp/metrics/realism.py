@@ -21,6 +21,7 @@ from stylegan2_msp.metrics.results import Results
 Array = npt.NDArray[Any]
 _ENERGY_ITEMS = 3000
 _ENERGY_DRAWS = 40
+_PER_CELL = 125  # of a class at a level, so 10,000 of ten classes at eight
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def add_reals(
     """Adds what holds of reals: class agreement and kinds at every level, and what the second classifier says of them.
 
     On 'uniform' a level's agreement is the mean over classes, as every class is asked for equally often; the second
-    classifier is asked about items that it was not trained on.
+    classifier is asked about items that it was not trained on, on 'uniform' equally many of every class at every level:
+    so far it would follow a generator that makes the real thing.
     """
     bins = bins_of(everyone.asked, scale.levels)
     right = (everyone.predicted == everyone.classes).astype(float)
@@ -85,6 +87,9 @@ def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfe
     spread = bootstrap(lambda r: second_figures(reals.take(r), transfer), len(reals), seed)
     results.add_all(second_figures(reals, transfer), spread, count=len(reals), of="reals", on="natural")
     bins = bins_of(reals.asked, scale.levels)
+    even = reals.take(_evenly(reals.classes, bins, np.random.default_rng(seed)))
+    if len(even):  # each item stands in it several times: no interval
+        results.add_all(second_figures(even, transfer), {}, count=len(even), of="reals", on="uniform")
     for b, level in enumerate(scale.levels):
         part = reals.take(np.flatnonzero(bins == b))
         if len(part):
@@ -93,6 +98,15 @@ def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfe
             if transfer and part.second_answered is not None:
                 kept["second_mean"] = float(part.second_answered.mean())
             results.add_all(kept, {}, count=len(part), of="reals", on="matched", level=level)
+
+
+def _evenly(classes: Array, bins: Array, rng: np.random.Generator) -> Array:
+    """Positions drawn with replacement, equally many of every class at every level that has any."""
+    cells = [
+        np.flatnonzero((classes == k) & (bins == b)) for b in range(int(bins.max()) + 1) for k in np.unique(classes)
+    ]
+    drawn = [rng.choice(cell, _PER_CELL) for cell in cells if len(cell)]
+    return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
 
 
 def add_realism(

@@ -117,8 +117,6 @@ def write_generated(
     """
     if grid is not None:
         make_folder(Path(grid).parent)
-    if search is not None:
-        generator.check_search()
     folder = make_folder(outdir)
     rows: list[dict[str, Any]] = []
     kept: dict[Request, torch.Tensor] = {}

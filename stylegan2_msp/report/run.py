@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stylegan2_msp.agreement import archive_agreement
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
@@ -29,7 +30,6 @@ from stylegan2_msp.report.points import fig2a_points
 from stylegan2_msp.report.style import save_figure
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
-from stylegan2_msp.search import Search
 
 _SCATTER_POINTS = 2000
 
@@ -94,7 +94,8 @@ def evaluate_network(
     batch: int = 128,
     features: str = "second",
     baseline: str | Path | None = None,
-    search: Search | None = None,
+    within: float | None = None,
+    draws: int | None = None,
 ) -> Report:
     """The whole evaluation of a snapshot.
 
@@ -107,7 +108,8 @@ def evaluate_network(
         batch: items per pass.
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
-        search: how fakes come near the levels asked for (`search.Search`); by default G is given them.
+        within, draws: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by default G is
+            given them. Where the snapshot does not say how often reals are named as their class, the data do.
 
     Raises:
         UserError: something given does not fit; nothing has been written.
@@ -116,11 +118,12 @@ def evaluate_network(
     if features != "none":
         check_torchmetrics()
     generator = load_conditional(network, device)
-    if search is not None:
-        generator.check_search()
+    generator.search(within, draws)
     notes: list[str] = []
     archive = _archive(generator, data, notes)
     assert archive is not None
+    generator.agreement = generator.agreement or archive_agreement(archive)
+    search = generator.search(within, draws)
     other = None if baseline is None else _class_only(baseline, generator)
     if features == "inception" and generator.kind == "points":
         raise UserError("--features inception: the data are 2-D points; leave it out")

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from stylegan2_msp.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import level, make_labels
-from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from torch_utils_ext.rng import BatchRng
 
 # Shifts by whole pixels up to 1/32 of the image, and faint noise. On reals of corrupted MNIST, all levels alike, they

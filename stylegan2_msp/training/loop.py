@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from stylegan2_msp.agreement import archive_agreement
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.archive import Archive
@@ -160,12 +161,14 @@ class Run:
 
 def snapshot_info(config: TrainConfig, archive: Archive, nimg: int) -> dict[str, Any]:
     """What a snapshot says of itself, plain JSON data."""
+    agreement = archive_agreement(archive)
     return {
         "kind": archive.kind,
         "num_classes": archive.num_classes,
         "class_names": archive.class_names,
         "condition": config.condition,
         "uncertainty": archive.uncertainty,
+        "agreement": None if agreement is None else agreement.to_dict(),
         "kimg": nimg / 1000,
         "data": {
             "name": archive.path.name,

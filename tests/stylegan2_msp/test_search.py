@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from stylegan2_msp.agreement import ClassAgreement
 from stylegan2_msp.conditioning import make_labels, split_labels
 from stylegan2_msp.search import Search, draw_latents, search_levels
 from stylegan2_msp.uncertainty import Msp
@@ -79,7 +80,10 @@ def test_softmax_vectors_are_refused():
 
 
 class Drawing:
-    """G and classifier in one: an item is [answer, position, draw]; answers of the draws of a position are given."""
+    """G and classifier in one: an item is [answer, position, draw]; answers of the draws of a position are given.
+
+    Every draw but the first is named as the next class.
+    """
 
     num_classes, measure = K, Msp()
 
@@ -92,12 +96,12 @@ class Drawing:
 
     def answer(self, items, classes):
         assert torch.equal(classes, (items[:, 1].long()) % K)
-        return classes, items[:, 0]
+        return (classes + (items[:, 2] > 0)) % K, items[:, 0]
 
 
 def test_the_first_latent_that_is_near_enough_is_taken_and_the_nearest_where_none_is():
     world = Drawing([[0.52, 0.5, 0.5], [0.3, 0.58, 0.6], [0.9, 0.78, 0.95]])
-    found = Search(0.03, draws=3).run(world.make, labels([0.5, 0.6, 0.7]), world)
+    found = Search(0.03, draws=3).run(world.make, labels([0.5, 0.6, 0.7]), world, [0, 1, 2])
     assert found.items[:, 0].tolist() == pytest.approx([0.52, 0.58, 0.78])
     assert found.draw.tolist() == [0, 1, 1]
     assert found.made.tolist() == [1, 2, 3]
@@ -105,6 +109,35 @@ def test_the_first_latent_that_is_near_enough_is_taken_and_the_nearest_where_non
     asked = [pytest.approx(levels) for levels in ([0.5, 0.6, 0.7], [0.6, 0.7], [0.7])]
     rows = [[0, 1, 2], [1, 2], [2]]
     assert world.made == list(zip([0, 1, 2], rows, asked, strict=True))  # G is always asked for the same
+
+
+def test_an_item_that_is_named_as_it_should_not_be_is_passed_over():
+    world = Drawing([[0.5, 0.47, 0.5], [0.58, 0.9, 0.65], [0.9, 0.7, 0.71], [0.3, 0.41, 0.42]])
+    right = torch.tensor([False, True, False, True])
+    found = draw_latents(world.make, labels([0.5, 0.6, 0.7, 0.4]), world, 0.05, 3, right)
+    assert found.draw.tolist() == [1, 0, 1, 0]  # the last only its first draw is named right, far as it is
+    assert found.accepted.tolist() == [True, True, True, False]
+    assert found.made.tolist() == [2, 1, 2, 3]
+
+
+def test_as_many_drawn_items_are_named_right_as_reals_of_their_level():
+    """Even draws are named right, odd ones wrong; each is near enough. Reals: right as often as their level says."""
+    n, agreement = 3000, ClassAgreement(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
+
+    class Naming(Drawing):
+        def answer(self, items, classes):
+            return (classes + items[:, 2].long() % 2) % K, items[:, 0]
+
+    levels = torch.linspace(0.3, 1.0, n).tolist()
+    world = Naming([[u] * 2 for u in levels])
+    found = Search(0.01, 2, agreement).run(world.make, labels(levels), world, range(n))
+    named_right = (found.draw == 0).double()
+    assert found.accepted.all()
+    for part in range(3):
+        third = slice(part * n // 3, (part + 1) * n // 3)
+        assert named_right[third].mean() == pytest.approx(float(torch.tensor(levels)[third].mean()), abs=0.04)
+    again = Search(0.01, 2, agreement).run(world.make, labels(levels[5:9]), world, range(5, 9))
+    assert torch.equal(again.draw, found.draw[5:9])  # each by its own seed
 
 
 def test_drawn_items_are_those_of_the_generator_that_answer_so():

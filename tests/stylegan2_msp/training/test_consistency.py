@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from stylegan2_msp.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import level, make_labels
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.networks import PointDiscriminator, PointGenerator
-from stylegan2_msp.training.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.training.consistency import MILD, Consistency
 from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.step import consistency_strength

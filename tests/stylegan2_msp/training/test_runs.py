@@ -18,6 +18,7 @@ import torch
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.generation import load_generator
 from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot
 from stylegan2_msp.training.checkpoint import list_states, load_state
@@ -92,6 +93,10 @@ def test_a_run_leaves_what_the_field_expects(digits_archive, tmp_path, capsys):
     snapshot = load_snapshot(run / "network-snapshot-000000.safetensors")
     assert snapshot.info["num_classes"] == 10
     assert snapshot.info["uncertainty"] == "msp"
+    archive = open_archive(digits_archive)
+    cells = (archive.levels() * 20).astype(int)
+    reals = archive.named_right()[cells == cells.max()].mean()
+    assert load_generator(snapshot.path).agreement(torch.tensor([1.0])).item() == pytest.approx(reals)
     assert snapshot.classifier is not None
     rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert [row["kimg"] for row in rows] == [0.032, 0.064, 0.096]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+from stylegan2_msp.conditioning import level
+from stylegan2_msp.data.archive import Archive
 
 _CELLS = 20  # equal intervals of [0, 1]
 
@@ -25,6 +30,30 @@ class ClassAgreement:
         above = torch.searchsorted(self.levels, levels.contiguous()).clamp(1, len(self.levels) - 1)
         low, high = self.levels[above - 1], self.levels[above]
         return torch.lerp(self.shares[above - 1], self.shares[above], ((levels - low) / (high - low)).clamp(0, 1))
+
+    def to(self, device: torch.device | str) -> ClassAgreement:
+        """The same on a device."""
+        return ClassAgreement(self.levels.to(device), self.shares.to(device))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain JSON data."""
+        return {"levels": self.levels.tolist(), "shares": self.shares.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ClassAgreement:
+        """From `to_dict`'s; raises KeyError, TypeError or ValueError for anything else."""
+        levels, shares = (torch.tensor(values[name], dtype=torch.float32) for name in ("levels", "shares"))
+        if levels.ndim != 1 or levels.shape != shares.shape or not len(levels) or not bool((levels.diff() > 0).all()):
+            raise ValueError("agreement: levels must rise and have one share each")
+        return cls(levels, shares)
+
+
+def archive_agreement(archive: Archive) -> ClassAgreement | None:
+    """Of an annotated archive's items; None where it does not record what the classifier named them."""
+    right = archive.named_right()
+    if right is None or not archive.annotated:
+        return None
+    return real_agreement(level(torch.from_numpy(archive.labels()), archive.num_classes), torch.from_numpy(right))
 
 
 def real_agreement(levels: torch.Tensor, right: torch.Tensor) -> ClassAgreement:
