@@ -57,7 +57,10 @@ class Experiment:
 
 _PLAIN, _OURS = Variant("plain", PLAIN), Variant("ours")
 _SEARCHED = Variant("ours, level searched", of="ours", evaluate=("--within=0.05",))
+_DRAWING = ("--within=0.05", "--draws=40")
+_DRAWN, _PLAIN_DRAWN = (Variant(f"{name}, latents drawn", of=name, evaluate=_DRAWING) for name in ("ours", "plain"))
 _CLASS_ONLY = Variant("class-only", ("--cond-msp=0", "--cond=1"), compared=False)
+_ALL = (_CLASS_ONLY, _PLAIN, _PLAIN_DRAWN, _OURS, _SEARCHED, _DRAWN)
 _MNISTC = ("mnist", "--source", "{source}", "--corrupt", "gaussian")
 _PARTS = (
     Variant("no consistency", ("--consistency=0",)),
@@ -87,13 +90,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Corrupted digits of scikit-learn (16x16): plain and ours",
         ("digits", "--corrupt", "gaussian"),
         90,
-        (_CLASS_ONLY, _PLAIN, _OURS, _SEARCHED),
+        _ALL,
         images=3000,
     ),
-    "mnist": Experiment(
-        "Clean MNIST: plain and ours", ("mnist", "--source", "{source}"), 600, (_CLASS_ONLY, _PLAIN, _OURS, _SEARCHED)
-    ),
-    "mnistc": Experiment("Corrupted MNIST: plain and ours", _MNISTC, 600, (_CLASS_ONLY, _PLAIN, _OURS, _SEARCHED)),
+    "mnist": Experiment("Clean MNIST: plain and ours", ("mnist", "--source", "{source}"), 600, _ALL),
+    "mnistc": Experiment("Corrupted MNIST: plain and ours", _MNISTC, 600, _ALL),
     "ablation": Experiment(
         "Corrupted MNIST: each part switched off or on, and each measure",
         _MNISTC,
@@ -104,7 +105,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Photographs from --source through `dataset folder` (for example CIFAR-10): plain and ours",
         ("folder", "--source", "{source}", "--resolution", "32"),
         600,
-        (_CLASS_ONLY, _PLAIN, _OURS, _SEARCHED),
+        _ALL,
         annotate=("--classifier", "train"),
     ),
 }

@@ -59,6 +59,8 @@ COLUMNS: dict[str, Figure] = {
     "of reals, uniform": _figure("class_agreement", "uniform", "reals"),
     "largest gap at a level": _gap("class_agreement", on="matched"),
     "second classifier's Spearman": _figure("second_spearman", "uniform"),
+    "on reals": _figure("second_spearman", "uniform", "reals"),
+    "made per accepted image": _figure("cost", "uniform"),
     "monotonicity": _figure("monotonicity", "uniform"),
     "FID (second classifier)": _figure("fid", "natural"),
     "recall": _figure("recall", "natural"),

@@ -51,7 +51,10 @@ def study(folder: Path, name: str = "digits", **changes: object) -> Study:
 
 def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
     study(tmp_path).run()
-    assert [words[0] for words in calls] == ["dataset"] + ["train", *["train", "evaluate"] * 2, "evaluate"] * 2
+    assert [words[0] for words in calls] == ["dataset"] + [
+        *("train", "train", "evaluate", "evaluate"),  # class-only, plain, plain with latents drawn
+        *("train", "evaluate", "evaluate", "evaluate"),  # ours, its level searched, latents drawn
+    ] * 2
     assert calls[0][1:4] == ("digits", "--corrupt", "gaussian")
     baseline, plain = calls[1], calls[2]
     assert "--cond=1" in baseline
@@ -61,7 +64,11 @@ def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, cal
     )
     assert calls[3][calls[3].index("--baseline") + 1] == str(tmp_path / "class-only-seed0")
     assert calls[3][calls[3].index("--data") + 1] == str(tmp_path / "data-msp.zip")
-    ours, searched = calls[5], calls[6]
+    drawn, ours, searched, ours_drawn = calls[4], *calls[6:9]
+    assert drawn[drawn.index("--network") + 1] == str(tmp_path / "plain-seed0")
+    for words, network in ((drawn, calls[3]), (ours_drawn, ours)):
+        assert {"--within=0.05", "--draws=40"} <= set(words)
+        assert words[words.index("--network") + 1] == network[network.index("--network") + 1]
     assert searched[searched.index("--network") + 1] == ours[ours.index("--network") + 1]
     assert "--within=0.05" in searched
     assert "--within=0.05" not in ours
@@ -104,7 +111,7 @@ def test_a_variant_that_measures_another_brings_it_along() -> None:
 
 
 def test_unknown_variant() -> None:
-    with pytest.raises(UserError, match="--variant 'best': must be one of 'class-only', 'plain', 'ours'"):
+    with pytest.raises(UserError, match="--variant 'best': must be one of 'class-only', 'plain', 'plain, latents drawn', 'ours'"):
         choose(EXPERIMENTS["digits"], ("best",))
 
 
