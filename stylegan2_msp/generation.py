@@ -16,7 +16,7 @@ from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.search import Make, Search
-from stylegan2_msp.seeds import SeedRng, latents, redrawn
+from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 from stylegan2_msp.uncertainty import MEASURES, Measure
 
@@ -163,7 +163,7 @@ class ConditionalGenerator:
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
         search = self.search(within, draws)
-        parts = [items for _, items, _ in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
+        parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
         return torch.cat(parts) if parts else torch.empty(0)
 
     def requests(
@@ -244,29 +244,24 @@ class ConditionalGenerator:
         noise_mode: str = "const",
         batch: int = 32,
         search: Search | None = None,
-    ) -> Iterator[tuple[Sequence[Request], torch.Tensor, list[int]]]:
-        """Yields up to ``batch`` requests at a time with what was generated for them, as `sample` returns it.
-
-        Last come the seeds of their latents: those asked for, unless the search drew others.
-        """
+    ) -> Iterator[tuple[Sequence[Request], torch.Tensor]]:
+        """Yields up to ``batch`` requests at a time with what was generated for them, as `sample` returns it."""
         for begin in range(0, len(wanted), batch):
             part = wanted[begin : begin + batch]
             seeds = [r.seed for r in part]
-            make, labels = self._maker(seeds, truncation_psi, noise_mode), self.labels(part)
+            z, labels = latents(seeds, self.G.z_dim).to(self.device), self.labels(part)
+            make = self._maker(z, seeds, truncation_psi, noise_mode)
             if search is None:
-                yield part, make(torch.arange(len(part), device=self.device), labels, 0), seeds
-                continue
-            assert self.classifier is not None
-            found = search.run(make, labels, self.classifier, seeds)
-            drawn = zip(seeds, found.draw.tolist(), strict=True)
-            yield part, found.items, [redrawn([seed], draw)[0] for seed, draw in drawn]
+                yield part, make(torch.arange(len(part), device=self.device), labels, 0)
+            else:
+                assert self.classifier is not None
+                yield part, search.run(make, labels, self.classifier, z).items
 
-    def _maker(self, seeds: Sequence[int], truncation_psi: float, noise_mode: str) -> Make:
+    def _maker(self, z: torch.Tensor, seeds: Sequence[int], truncation_psi: float, noise_mode: str) -> Make:
         def make(rows: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
-            own = redrawn([seeds[row] for row in rows.tolist()], draw)
-            z = latents(own, self.G.z_dim).to(self.device)
-            ws = self.G.mapping(z, labels, truncation_psi=truncation_psi)
-            rng = SeedRng(own, self.device)
+            own = [seeds[row] for row in rows.tolist()]
+            ws = self.G.mapping(redrawn_latents(z[rows], own, draw), labels, truncation_psi=truncation_psi)
+            rng = SeedRng(redrawn(own, draw), self.device)
             items: torch.Tensor = self.G.synthesis(ws, noise_mode=noise_mode, rng=rng).float()
             return items.clamp(-1, 1) if self.kind == "images" else items
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,6 @@ import torch
 from stylegan2_msp.agreement import ClassAgreement
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import split_labels
-from stylegan2_msp.seeds import chances
 
 ROUNDS = 9  # tries of an item after the first; the bracket is then at most 0.004 of the range
 # (positions of the labels [M], labels [M, K + 1] to give G instead, number of the draw of latents) -> items [M, ...],
@@ -34,18 +33,19 @@ class Search:
     draws: int | None = None
     agreement: ClassAgreement | None = None
 
-    def run(self, make: Make, labels: torch.Tensor, classifier: FrozenClassifier, seeds: Sequence[int]) -> Found:
+    def run(self, make: Make, labels: torch.Tensor, classifier: FrozenClassifier, z: torch.Tensor) -> Found:
         """The items for labels [N, K + 1]; see `search_levels` and `draw_latents`.
 
         Args:
-            seeds: one for each item; they settle which of the drawn items are to be named as their class.
+            z: latents of the first draw [N, z_dim]; as in training (`training.consistency`) their first number settles
+                which of the drawn items are to be named as their class.
         """
         if self.draws is None:
             return search_levels(make, labels, classifier, self.within)
         right = None
         if self.agreement is not None:
             levels = _levels(labels, classifier.num_classes)[1]
-            right = chances(seeds).to(levels.device) < self.agreement.to(levels.device)(levels)
+            right = torch.special.ndtr(z[:, 0]) < self.agreement.to(levels.device)(levels)
         return draw_latents(make, labels, classifier, self.within, self.draws, right)
 
 
@@ -124,9 +124,10 @@ def draw_latents(
     """Items whose answers lie within a distance of the levels asked for, each the first such of up to ``draws``.
 
     Rejection sampling: G is given what is asked for, and the first item whose answer is near enough is taken. So items
-    are drawn from p_G(x | c, u) given that |f(x) - u| <= within, whatever makes them uncertain; where G is asked for u
-    anyway, few are drawn in vain. The item that came nearest is kept where none is near enough. With ``right``, items
-    whose prediction is not as it should be count as farther than any other.
+    are drawn from p_G(x | c, u) given that |f(x) - u| <= within; where G is asked for u anyway, few are drawn in vain.
+    What the first numbers of z settle stays (`seeds.redrawn_latents`), so one kind of image does not take another's
+    place that is near enough more seldom. The item that came nearest is kept where none is near enough. With
+    ``right``, items whose prediction is not as it should be count as farther than any other.
 
     Args:
         make: see `Make`.

@@ -9,6 +9,8 @@ import torch
 
 from torch_utils_ext.rng import BatchRng
 
+SETTLED = 2  # first numbers of z: they settle whether f names the class (`agreement`) and how sharp the image is
+
 
 def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     """z of each seed from a generator of its own, float32 [N, z_dim]: the family's RandomState(seed)."""
@@ -17,15 +19,23 @@ def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
 
 
 def redrawn(seeds: Sequence[int], draw: int) -> list[int]:
-    """The seed of the latent (and noise) that is drawn in place of each seed's own; draw 0 is the seed itself."""
+    """The seed of what is drawn in place of each seed's own; draw 0 is the seed itself."""
     if draw == 0:
         return list(seeds)
     return [int(np.random.SeedSequence((seed, draw)).generate_state(1)[0]) for seed in seeds]
 
 
-def chances(seeds: Sequence[int]) -> torch.Tensor:
-    """One number in [0, 1) of each seed, independent of its latent and noise, float32 [N]."""
-    return torch.tensor([np.random.SeedSequence((seed, 0, 0)).generate_state(1)[0] / 2**32 for seed in seeds]).float()
+def redrawn_latents(z: torch.Tensor, seeds: Sequence[int], draw: int) -> torch.Tensor:
+    """Other latents in place of z [N, z_dim] that settle the same; draw 0 is z itself.
+
+    Args:
+        z: whose first `SETTLED` numbers are kept.
+        seeds: of each row.
+        draw: number of the draw.
+    """
+    if draw == 0:
+        return z
+    return torch.cat([z[:, :SETTLED], latents(redrawn(seeds, draw), z.shape[1]).to(z)[:, SETTLED:]], dim=1)
 
 
 class SeedRng(BatchRng):

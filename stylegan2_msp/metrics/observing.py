@@ -16,7 +16,7 @@ from stylegan2_msp.conditioning import level, split_labels
 from stylegan2_msp.metrics.asking import Asked
 from stylegan2_msp.progress import track
 from stylegan2_msp.search import Make, Search
-from stylegan2_msp.seeds import SeedRng, latents, redrawn
+from stylegan2_msp.seeds import SeedRng, redrawn, redrawn_latents
 
 Array = npt.NDArray[Any]
 Features = Callable[[torch.Tensor], torch.Tensor]
@@ -135,7 +135,7 @@ def observe_fakes(
         if search is None:
             x = make(every, c, 0)
         else:
-            found = search.run(make, c, observers.classifier, range(begin, begin + len(c)))
+            found = search.run(make, c, observers.classifier, asked.z[rows].to(device))
             x, searched = found.items, {"made": found.made.cpu(), "accepted": found.accepted.cpu()}
         if x.ndim == 4:
             x = ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
@@ -166,9 +166,9 @@ def observe_reals(
 
 def _maker(G: Any, z: torch.Tensor, begin: int, group: int) -> Make:
     def make(at: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
-        seeds = redrawn([(begin + row) // group for row in at.tolist()], draw)
-        ws = G.mapping(z[at] if draw == 0 else latents(seeds, z.shape[1]).to(z.device), labels, skip_w_avg_update=True)
-        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=SeedRng(seeds, z.device))
+        seeds = [(begin + row) // group for row in at.tolist()]
+        ws = G.mapping(redrawn_latents(z[at], seeds, draw), labels, skip_w_avg_update=True)
+        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(seeds, draw), z.device))
         return made.float()
 
     return make

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_IMAGES = 1_000_000
 CSV_NAME = "generated.csv"
-DRAWN = "drawn_seed"  # column with the seed of the latent that a search drew
 LEVELS = (1.0, 0.7)  # of MSP, the paper's
 _MARK_WRONG = "bold orange: not the class asked for"
 
@@ -109,8 +108,7 @@ def write_generated(
 ) -> Written:
     """Generates the plan and writes one PNG per image (points: coordinates in the table), generated.csv and the grid.
 
-    The classifier is asked about the picture as it is written, rounded to bytes. Where the search draws latents, the
-    table says the seed of the one that was taken: it makes the same picture without a search.
+    The classifier is asked about the picture as it is written, rounded to bytes.
 
     Raises:
         UserError: a file cannot be written.
@@ -127,20 +125,20 @@ def write_generated(
     wanted = plan.requests
     passes = generator.batches(wanted, truncation_psi, noise_mode, batch, search)
     drawn = search is not None and search.draws is not None
-    for part, items, seeds in track(passes, "generating", len(wanted), generator.kind, step=batch):
+    for part, items in track(passes, "generating", len(wanted), generator.kind, step=batch):
         pictures, verdicts = as_written(generator, items, part)
-        for request, item, answer, seed in zip(part, pictures, verdicts, seeds, strict=True):
-            extra: dict[str, Any] = {DRAWN: seed} if drawn else {}
+        for request, item, answer in zip(part, pictures, verdicts, strict=True):
+            extra: dict[str, Any] = {}
             if points:
-                extra |= {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
+                extra = {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
             else:
-                extra |= {"file": file_name(request, generator.num_classes, generator.measure.name)}
+                extra = {"file": file_name(request, generator.num_classes, generator.measure.name)}
                 _write_png(item, folder / extra["file"])
             rows.append(_row(request, answer, *columns) | extra)
             if points or ((request.seed, request.cls), request.u) in shown:
                 kept[request], answers[request] = item, answer
     table = folder / CSV_NAME
-    known = ("seed", *((DRAWN,) if drawn else ()), "class", columns[0], "prediction", columns[1])
+    known = ("seed", "class", columns[0], "prediction", columns[1])
     fields = (*known, "x", "y") if points else ("file", *known)
     with replacing(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
@@ -228,7 +226,7 @@ def draw(
         said = f"prediction of the classifier, and its {measure.title}"
     notes = [f"Above each image: {said} ({_MARK_WRONG})."] if captions else []
     if drawn:
-        notes.append(f"Each image has a latent of its own ({DRAWN} in {CSV_NAME}).")
+        notes.append("Each image has a latent of its own.")
     if len(pairs) < len(plan.pairs):
         notes.append(f"{len(pairs)} of {len(plan.pairs)} columns shown; {CSV_NAME} has all.")
     if len(levels) < len(plan.levels):
@@ -243,7 +241,7 @@ def picture_of(generator: ConditionalGenerator, plan: Plan, batch: int = 32) -> 
     shown = Plan(*plan.shown) if generator.kind == "images" else plan
     items: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
-    for part, made, _ in generator.batches(shown.requests, batch=batch):
+    for part, made in generator.batches(shown.requests, batch=batch):
         pictures, verdicts = as_written(generator, made, part)
         items.update(zip(part, pictures, strict=True))
         answers.update(zip(part, verdicts, strict=True))

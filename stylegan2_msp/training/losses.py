@@ -13,8 +13,6 @@ from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator,
 from stylegan2_msp.training.consistency import Consistency
 from torch_utils_ext.rng import BatchRng
 
-SETTLED = 2  # numbers of z that settle something: whether f names the class (agreement), and the sharpness
-
 
 @dataclass
 class Objective:

@@ -15,13 +15,14 @@ from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
+from stylegan2_msp.seeds import SETTLED
 from stylegan2_msp.training.ada import AdaController
 from stylegan2_msp.training.checkpoint import TrainState
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
-from stylegan2_msp.training.losses import SETTLED, Objective
+from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.sharpness import rank_reals
 from torch_utils_ext.rng import BatchRng
 

@@ -13,9 +13,9 @@ from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.seeds import SETTLED
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.labels import LevelNoise
-from stylegan2_msp.training.losses import SETTLED
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
 from torch_utils_ext.rng import BatchRng

@@ -14,7 +14,7 @@ import torch
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator, to_uint8
 from stylegan2_msp.search import Search
-from stylegan2_msp.seeds import SeedRng, latents, redrawn
+from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
 from stylegan2_msp.snapshot import Snapshot
 
 
@@ -49,6 +49,13 @@ def test_latents_are_the_familys_and_depend_on_the_seed_alone():
     drawn = [seed for draw in (1, 2, 3) for seed in redrawn(range(500), draw)]
     assert len(set(drawn)) == 1500
     assert redrawn([3], 2) == redrawn([9, 3], 2)[1:]
+    other = redrawn_latents(z, [7, 3], 1)
+    assert torch.equal(other[:, :2], z[:, :2])  # what they settle stays
+    assert (other[:, 2:] != z[:, 2:]).all()
+    assert torch.equal(redrawn_latents(z, [7, 3], 0), z)
+    many = redrawn_latents(torch.zeros(4000, 6), range(4000), 5)[:, 2:]
+    assert many.mean().abs() < 0.03
+    assert many.std() == pytest.approx(1, abs=0.03)
 
 
 def test_neither_batch_nor_company_changes_an_image(grey):
@@ -156,7 +163,7 @@ def test_a_search_brings_the_answers_nearer_whatever_the_company(noisy, grey, dr
     wanted = generator.requests([0] * 12, [0.5] * 12, range(12))
 
     def answers(**more):
-        items = torch.cat([items for _, items, _ in generator.batches(wanted, noise_mode="random", **more)])
+        items = torch.cat([items for _, items in generator.batches(wanted, noise_mode="random", **more)])
         rounded = to_uint8(items).float() / 127.5 - 1
         return items, torch.tensor([answer.u for answer in generator.answers(rounded, wanted)])
 

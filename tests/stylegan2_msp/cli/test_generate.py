@@ -103,26 +103,22 @@ def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generat
     assert searched.mean() < plain.mean()
 
 
-def test_draws_writes_the_latent_that_was_found_and_it_makes_the_same_picture(generate_cli, grey_snapshot, tmp_path):
-    args = ("--network", grey_snapshot, "--msp", "0.4", "--class", "3")
-    code, _, err = generate_cli(*args, "--seeds", "0-15", "--within", "0.01", "--draws", "8", "--outdir", "drawn")
-    assert (code, err) == (0, "")
-    assert (tmp_path / "drawn" / "grid.png").is_file()
-    rows = table(tmp_path / "drawn")
-    seeds = [row["drawn_seed"] for row in rows]
-    assert len(set(seeds)) == 16
-    assert any(row["drawn_seed"] != row["seed"] for row in rows)
-    generate_cli(*args, "--seeds", "0-15", "--outdir", "plain")
-    plain = table(tmp_path / "plain")
-    assert "drawn_seed" not in plain[0]
-    for row, other in zip(rows, plain, strict=True):
-        gap, before = (abs(float(r["msp_out"]) - 0.4) for r in (row, other))
-        assert gap <= before
-        assert (row["drawn_seed"] == row["seed"]) == (gap == before)
-    generate_cli(*args, "--seeds", ",".join(seeds), "--outdir", "again")
-    for row, other in zip(rows, table(tmp_path / "again"), strict=True):
-        assert (other["seed"], other["msp_out"]) == (row["drawn_seed"], row["msp_out"])
-        assert (tmp_path / "again" / other["file"]).read_bytes() == (tmp_path / "drawn" / row["file"]).read_bytes()
+def test_draws_writes_what_the_classifier_says_nearer_to_what_was_asked(generate_cli, grey_snapshot, tmp_path):
+    args = ("--network", grey_snapshot, "--msp", "0.4", "--class", "3", "--noise-mode", "random")
+    for outdir, more in (("plain", ()), ("drawn", ("--within", "0.01", "--draws", "8"))):
+        code, _, err = generate_cli(*args, "--seeds", "0-15", "--outdir", outdir, *more)
+        assert (code, err) == (0, "")
+        assert (tmp_path / outdir / "grid.png").is_file()
+    drawn, plain = (
+        np.array([abs(float(row["msp_out"]) - 0.4) for row in table(tmp_path / d)]) for d in ("drawn", "plain")
+    )
+    assert (drawn <= plain).all()
+    assert drawn.mean() < plain.mean()
+    generate_cli(
+        *args, "--seeds", "9,4", "--outdir", "again", "--within", "0.01", "--draws", "8"
+    )  # company is no matter
+    for row in table(tmp_path / "again"):
+        assert (tmp_path / "again" / row["file"]).read_bytes() == (tmp_path / "drawn" / row["file"]).read_bytes()
 
 
 def test_no_grid(generate_cli, grey_snapshot, tmp_path):

@@ -111,7 +111,7 @@ def test_a_variant_that_measures_another_brings_it_along() -> None:
 
 
 def test_unknown_variant() -> None:
-    with pytest.raises(UserError, match="--variant 'best': must be one of 'class-only', 'plain', 'plain, latents drawn', 'ours'"):
+    with pytest.raises(UserError, match="--variant 'best': must be one of 'class-only', 'plain', 'plain, latents"):
         choose(EXPERIMENTS["digits"], ("best",))
 
 
