@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.conditions import Level
 from stylegan2_msp.data.archive import Archive
-from stylegan2_msp.generation import ConditionalGenerator, Level
+from stylegan2_msp.generation import ConditionalGenerator
 from stylegan2_msp.report.generated import Plan, level_label, measure_levels, picture_of
 from stylegan2_msp.report.grids import MAX_COLUMNS, Caption, class_label, fig3_grid
 from stylegan2_msp.report.points import points_panels
