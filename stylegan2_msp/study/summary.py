@@ -15,6 +15,8 @@ from stylegan2_msp.report.style import CYCLE, identity_line, new_figure, save_fi
 from stylegan2_msp.study.run import Study
 
 Figure = Callable[[Results], float]
+Curve = list[tuple[float, float]]  # (level asked for, mean answer)
+_ACROSS = 4  # panels
 
 
 def _figure(name: str, on: str, of: str = "fakes") -> Figure:
@@ -145,22 +147,53 @@ def _plain(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[
 
 
 def _draw(found: dict[str, dict[int, Results]], about: dict[str, Any], path: Path) -> None:
-    """Mean answer at each level asked for: one line per variant, thin lines for its seeds."""
-    name = about["uncertainty"]
+    """Mean answer at each level asked for, a line per seed: variants by colour, or in panels where colours run out."""
+    curves = {
+        variant: [[(row.level or 0.0, row.value) for row in r.levels("mean", "uniform")] for r in seeds.values()]
+        for variant, seeds in found.items()
+    }
     with styled():
-        figure = new_figure(6.5, 5.2)
-        axes = figure.subplots()
-        levels: list[float] = []
-        for i, (variant, seeds) in enumerate(found.items()):
-            curves = [[(row.level or 0.0, row.value) for row in r.levels("mean", "uniform")] for r in seeds.values()]
-            for k, curve in enumerate(curves):
-                axes.plot(*zip(*curve, strict=True), "-", color=CYCLE[i % len(CYCLE)], linewidth=1.6, alpha=0.75,
-                          label=variant if k == 0 else None)  # fmt: skip
-                levels += [level for level, _ in curve]
+        figure = _overlaid(curves, about["uncertainty"]) if len(curves) <= len(CYCLE) else _panels(curves)
+    save_figure(figure, path)
+
+
+def _overlaid(curves: dict[str, list[Curve]], measure: str) -> Any:
+    figure = new_figure(6.5, 5.2)
+    axes = figure.subplots()
+    for colour, (variant, seeds) in zip(CYCLE, curves.items(), strict=False):
+        _lines(axes, seeds, colour, variant)
+    levels = [level for seeds in curves.values() for curve in seeds for level, _ in curve]
+    if levels:
+        identity_line(axes, min(levels), max(levels))
+    axes.set_xlabel(f"{measure} asked for")
+    axes.set_ylabel(f"mean {measure} of the classifier's answers")
+    axes.set_title("Uniform levels, every class; one line per seed")
+    axes.legend()
+    return figure
+
+
+def _panels(curves: dict[str, list[Curve]]) -> Any:
+    """A panel per variant; the first variant stands in the others of its range, too, in grey."""
+    rows = math.ceil(len(curves) / _ACROSS)
+    figure = new_figure(2.6 * _ACROSS, 2.4 * rows + 0.6)
+    grid = figure.subplots(rows, _ACROSS, squeeze=False).flatten()
+    first = next(iter(curves.values()))
+    for axes, (variant, seeds) in zip(grid, curves.items(), strict=False):
+        levels = [level for curve in seeds for level, _ in curve]
+        if levels == [level for curve in first for level, _ in curve]:
+            _lines(axes, first, "0.6", None)
+        _lines(axes, seeds, CYCLE[0], None)
         if levels:
             identity_line(axes, min(levels), max(levels))
-        axes.set_xlabel(f"{name} asked for")
-        axes.set_ylabel(f"mean {name} of the classifier's answers")
-        axes.set_title("Uniform levels, every class; one line per seed")
-        axes.legend()
-    save_figure(figure, path)
+        axes.set_title(variant)
+    for axes in grid[len(curves) :]:
+        axes.axis("off")
+    figure.supxlabel(f"level asked for (one line per seed; dashed: out = in; grey: {next(iter(curves))})")
+    figure.supylabel("mean of the classifier's answers")
+    return figure
+
+
+def _lines(axes: Any, seeds: list[Curve], colour: str, label: str | None) -> None:
+    for k, curve in enumerate(seeds):
+        points = zip(*curve, strict=True)
+        axes.plot(*points, "-", color=colour, linewidth=1.6, alpha=0.75, label=label if k == 0 else None)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.metrics.results import Results
@@ -93,6 +94,16 @@ def test_measures_have_archives_of_their_own(tmp_path: Path, calls: list[tuple[s
     made = [words for words in calls if words[0] == "dataset"]
     assert [words[words.index("--uncertainty") + 1] for words in made] == ["msp", "entropy"]
     assert all(words[words.index("--source") + 1] == "idx" for words in made)
+
+
+def test_more_variants_than_colours_are_drawn_in_panels(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
+    for count, width in ((5, 975), (9, 1560)):  # one pair of axes, or four panels side by side
+        names = tuple(variant.name for variant in EXPERIMENTS["ablation"].variants[:count])
+        found = Study(choose(EXPERIMENTS["ablation"], names), tmp_path / str(count), (0,), 0.01, "idx", None, 1)
+        found.run()
+        summarise(found, 1.0)
+        with Image.open(tmp_path / str(count) / "calibration.png") as picture:
+            assert picture.width == width
 
 
 def test_mnist_without_a_folder_is_downloaded(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
