@@ -51,8 +51,8 @@ class Retrieval(torch.nn.Module):
 
 
 def blind(u: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """A level of its own."""
-    return LOW + (HIGH - LOW) * torch.special.ndtr(z[:, 1])
+    """A level of its own, by a number of z that settles nothing else (`seeds.SETTLED`)."""
+    return LOW + (HIGH - LOW) * torch.special.ndtr(z[:, 2])
 
 
 FOLLOWING = {
