@@ -120,7 +120,7 @@ class ConditionalGenerator(Conditions):
         """
         if within is None:
             if draws is not None:
-                raise UserError("draws: latents are drawn until the answer is near enough; say how near with within")
+                raise UserError(f"--draws {draws}: latents are drawn until an answer is near; add --within 0.05")
             return None
         if not self.takes_u or self.classifier is None:
             lacks = "holds no classifier" if self.takes_u else "was trained without uncertainty"

@@ -55,13 +55,11 @@ class Found:
 
     Attributes:
         items: [N, ...] as ``make`` gives them.
-        draw: number of the latent that each was made of, int64 [N].
         made: items made for each, int64 [N].
         accepted: whether its answer is near enough, bool [N].
     """
 
     items: torch.Tensor
-    draw: torch.Tensor
     made: torch.Tensor
     accepted: torch.Tensor
 
@@ -109,7 +107,7 @@ def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier
         gap = (said[rows] - wanted[rows]).abs()
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
-    return Found(items, torch.zeros_like(made), made, distance <= within)
+    return Found(items, made, distance <= within)
 
 
 @torch.no_grad()
@@ -124,7 +122,7 @@ def draw_latents(
     """Items whose answers lie within a distance of the levels asked for, each the first such of up to ``draws``.
 
     Rejection sampling: G is given what is asked for, and the first item whose answer is near enough is taken. So items
-    are drawn from p_G(x | c, u) given that |f(x) - u| <= within; where G is asked for u anyway, few are drawn in vain.
+    are drawn from G's own for c and u, given that |f(x) - u| <= within; where G is asked for u anyway, few are in vain.
     What the first numbers of z settle stays (`seeds.redrawn_latents`), so one kind of image does not take another's
     place that is near enough more seldom. The item that came nearest is kept where none is near enough. With
     ``right``, items whose prediction is not as it should be count as farther than any other.
@@ -145,7 +143,7 @@ def draw_latents(
     rows = torch.arange(len(labels), device=labels.device)
     items = make(rows, labels, 0)
     distance = _misses(classifier, items, classes, wanted, right)
-    made, draw = torch.ones_like(rows), torch.zeros_like(rows)
+    made = torch.ones_like(rows)
     for number in range(1, draws):
         rows = torch.nonzero(distance > within)[:, 0]
         if not len(rows):
@@ -154,8 +152,8 @@ def draw_latents(
         made[rows] += 1
         gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows])
         nearer = gap < distance[rows]
-        items[rows[nearer]], distance[rows[nearer]], draw[rows[nearer]] = tried[nearer], gap[nearer], number
-    return Found(items, draw, made, distance <= within)
+        items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
+    return Found(items, made, distance <= within)
 
 
 def _levels(labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:

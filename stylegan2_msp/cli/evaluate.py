@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from stylegan2_msp.cli.lists import check_draws
-
 
 @click.command()
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
@@ -55,8 +53,6 @@ def evaluate(
     Trains a second classifier (and a probe of corruption kinds) on the data the first time and keeps them beside it.
     Writes results.json, results.csv, results.md and figures; prints results.md.
     """
-    check_draws(within, draws)
-
     from stylegan2_msp.generation import find_snapshot
     from stylegan2_msp.report.run import evaluate_network
 

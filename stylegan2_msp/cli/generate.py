@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stylegan2_msp.cli.lists import check_draws, parse_classes, parse_levels, parse_seeds
+from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
 
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 
@@ -71,7 +71,6 @@ def generate(
         raise click.UsageError("--msp and --uncertainty are two names of one option; give one of them")
     levels = parse_levels(msp_text, "--msp") if msp_text is not None else None
     levels = parse_levels(level_text) if level_text is not None else levels
-    check_draws(within, draws)
     if not math.isfinite(psi):
         raise click.BadParameter(f"--trunc {psi}: must be a finite number; try 1 or 0.7")
 

@@ -13,12 +13,6 @@ T = TypeVar("T")
 MAX_ITEMS = 1_000_000
 
 
-def check_draws(within: float | None, draws: int | None) -> None:
-    """Raises `click.UsageError` for --draws without --within."""
-    if draws is not None and within is None:
-        raise click.UsageError(f"--draws {draws}: latents are drawn until the answer is near enough; add --within 0.05")
-
-
 def parse_seeds(text: str) -> list[int]:
     """``0-15`` or ``1,3,5-7``: whole numbers of at least 0, each once, in the order given.
 

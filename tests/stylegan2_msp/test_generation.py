@@ -196,5 +196,5 @@ def test_the_snapshot_says_how_often_reals_are_named_right(grey):
 
 
 def test_drawing_latents_needs_a_distance(grey):
-    with pytest.raises(UserError, match=r"draws: .* say how near with within"):
+    with pytest.raises(UserError, match=r"--draws 3: .* add --within"):
         grey.sample(0, 0.5, [1], draws=3)

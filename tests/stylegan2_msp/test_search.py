@@ -103,7 +103,7 @@ def test_the_first_latent_that_is_near_enough_is_taken_and_the_nearest_where_non
     world = Drawing([[0.52, 0.5, 0.5], [0.3, 0.58, 0.6], [0.9, 0.78, 0.95]])
     found = Search(0.03, draws=3).run(world.make, labels([0.5, 0.6, 0.7]), world, torch.zeros(3, 4))
     assert found.items[:, 0].tolist() == pytest.approx([0.52, 0.58, 0.78])
-    assert found.draw.tolist() == [0, 1, 1]
+    assert found.items[:, 2].tolist() == [0, 1, 1]
     assert found.made.tolist() == [1, 2, 3]
     assert found.accepted.tolist() == [True, True, False]
     asked = [pytest.approx(levels) for levels in ([0.5, 0.6, 0.7], [0.6, 0.7], [0.7])]
@@ -115,7 +115,7 @@ def test_an_item_that_is_named_as_it_should_not_be_is_passed_over():
     world = Drawing([[0.5, 0.47, 0.5], [0.58, 0.9, 0.65], [0.9, 0.7, 0.71], [0.3, 0.41, 0.42]])
     right = torch.tensor([False, True, False, True])
     found = draw_latents(world.make, labels([0.5, 0.6, 0.7, 0.4]), world, 0.05, 3, right)
-    assert found.draw.tolist() == [1, 0, 1, 0]  # the last only its first draw is named right, far as it is
+    assert found.items[:, 2].tolist() == [1, 0, 1, 0]  # the last only its first draw is named right, far as it is
     assert found.accepted.tolist() == [True, True, True, False]
     assert found.made.tolist() == [2, 1, 2, 3]
 
@@ -132,13 +132,13 @@ def test_as_many_drawn_items_are_named_right_as_reals_of_their_level():
     world = Naming([[u] * 2 for u in levels])
     z = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
     found = Search(0.01, 2, agreement).run(world.make, labels(levels), world, z)
-    named_right = (found.draw == 0).double()
+    named_right = (found.items[:, 2] == 0).double()
     assert found.accepted.all()
     for part in range(3):
         third = slice(part * n // 3, (part + 1) * n // 3)
         assert named_right[third].mean() == pytest.approx(float(torch.tensor(levels)[third].mean()), abs=0.04)
     expected = torch.special.ndtr(z[:, 0]) < torch.tensor(levels)
-    assert torch.equal(found.draw == 0, expected)  # as in training
+    assert torch.equal(found.items[:, 2] == 0, expected)  # as in training
 
 
 def test_drawn_items_are_those_of_the_generator_that_answer_so():

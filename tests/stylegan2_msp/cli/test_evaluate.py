@@ -121,7 +121,7 @@ def test_points_have_an_energy_ratio_and_a_class_only_network_is_a_baseline(
     ("args", "code", "says"),
     [
         (["--images", "5"], 2, "--images"),
-        (["--draws", "5"], 2, "add --within"),
+        (["--draws", "5"], 1, "add --within"),
         (["--features", "vgg"], 2, "--features"),
         (["--data", "none.zip"], 1, "none.zip"),
         (["--network", "none.safetensors"], 1, "none.safetensors"),

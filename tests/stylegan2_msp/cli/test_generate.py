@@ -150,7 +150,7 @@ def test_points_give_a_table_and_a_scatter(generate_cli, points_snapshot, tmp_pa
         (["--seeds", "4294967296"], 1, "--seeds"),
         (["--trunc", "nan"], 2, "--trunc"),
         (["--within", "-1"], 2, "--within"),
-        (["--draws", "8"], 2, "add --within"),
+        (["--draws", "8"], 1, "add --within"),
         (["--within", "0.1", "--draws", "0"], 2, "--draws"),
         (["--grid", "grid.gif"], 2, "--grid"),
         (["--device", "toaster"], 1, "--device"),
