@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from stylegan2_msp.conditioning import make_labels
-from stylegan2_msp.conditions import Answer, Conditions, Level, Request
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.request import Answer, Conditions, Level, Request
 from stylegan2_msp.search import Make, Search
 from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot

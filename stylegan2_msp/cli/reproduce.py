@@ -47,9 +47,10 @@ def reproduce(
     start = time.monotonic()
     experiment = choose(EXPERIMENTS[name], variants)
     study = Study(experiment, outdir or Path("study") / name, tuple(range(seeds)), scale, source, device, gpus)
-    try:
-        study.run()
-    finally:
-        files = summarise(study, time.monotonic() - start) if study.folder.is_dir() else []
+    with study.alone():
+        try:
+            study.run()
+        finally:
+            files = summarise(study, time.monotonic() - start)
     click.echo(files[0].read_text(encoding="utf-8"))
     click.echo("\n".join(str(file) for file in files))

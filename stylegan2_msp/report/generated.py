@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from stylegan2_msp.conditions import Answer, Level, Request
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.generation import ConditionalGenerator, to_uint8
 from stylegan2_msp.progress import track
+from stylegan2_msp.request import Answer, Level, Request
 from stylegan2_msp.search import Search
 from stylegan2_msp.uncertainty import Measure, Msp
 

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.conditions import Level
 from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.generation import ConditionalGenerator
 from stylegan2_msp.report.generated import Plan, level_label, measure_levels, picture_of
 from stylegan2_msp.report.grids import MAX_COLUMNS, Caption, class_label, fig3_grid
 from stylegan2_msp.report.points import points_panels
 from stylegan2_msp.report.style import save_figure
+from stylegan2_msp.request import Level
 from stylegan2_msp.snapshot import Snapshot
 from stylegan2_msp.uncertainty import MEASURES, Measure, Msp
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder
+from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.study.experiments import Experiment, Variant
 
 
@@ -36,15 +40,34 @@ class Study:
     device: str | None
     gpus: int
 
-    def run(self) -> None:
-        """Makes the data, trains and measures every variant with every seed.
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Makes the folder and holds it: rows of two processes, experiments or lengths must not meet in one table.
 
         Raises:
-            UserError: a stage failed, or --source is missing.
+            UserError: --source is missing, another process works in the folder, or it was begun for another experiment
+                or scale.
         """
         if self.experiment.needs_source and self.source is None:
             raise UserError("--source: this experiment needs the folder of its images; name it")
         make_folder(self.folder)
+        lock = FileLock(self.folder / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.folder}: another `reproduce` works in it; wait, or name another --outdir") from None
+        try:
+            self._claim()
+            yield
+        finally:
+            lock.release()
+
+    def run(self) -> None:
+        """Makes the data, trains and measures every variant with every seed.
+
+        Raises:
+            UserError: a stage failed.
+        """
         for variant, seed in self.rows():
             data = self._data(variant.measure)
             if not self._evaluation(variant, seed).joinpath("results.json").is_file():
@@ -52,6 +75,17 @@ class Study:
                     self._train(variant, seed, data)
                 if variant.compared:
                     self._evaluate(variant, seed, data)
+
+    def _claim(self) -> None:
+        begun, ours = self.folder / "begun.json", {"experiment": self.experiment.title, "scale": self.scale}
+        if not begun.is_file():
+            with replacing(begun) as temporary:
+                temporary.write_text(json.dumps(ours) + "\n", encoding="utf-8")
+        for key, value in json.loads(begun.read_text(encoding="utf-8")).items():
+            if value != ours[key]:
+                raise UserError(
+                    f"{self.folder}: was begun with {key} {value!r}, not {ours[key]!r}; name another --outdir"
+                )
 
     def rows(self) -> Iterator[tuple[Variant, int]]:
         """All variants of the first seed, then of the next: a study that is cut off has whole comparisons."""

@@ -11,12 +11,12 @@ import torch
 
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN
-from stylegan2_msp.conditions import Request
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator
 from stylegan2_msp.networks import build_network
 from stylegan2_msp.report.generated import level_label, make_plan
 from stylegan2_msp.report.training import grid_levels
+from stylegan2_msp.request import Request
 from stylegan2_msp.seeds import latents
 from stylegan2_msp.snapshot import Snapshot, save_snapshot
 from stylegan2_msp.uncertainty import MEASURES, Energy, Entropy, Measure, MutualInformation, Softmax

@@ -100,8 +100,9 @@ def test_more_variants_than_colours_are_drawn_in_panels(tmp_path: Path, calls: l
     for count, width in ((5, 975), (9, 1560)):  # one pair of axes, or four panels side by side
         names = tuple(variant.name for variant in EXPERIMENTS["ablation"].variants[:count])
         found = Study(choose(EXPERIMENTS["ablation"], names), tmp_path / str(count), (0,), 0.01, "idx", None, 1)
-        found.run()
-        summarise(found, 1.0)
+        with found.alone():
+            found.run()
+            summarise(found, 1.0)
         with Image.open(tmp_path / str(count) / "calibration.png") as picture:
             assert picture.width == width
 
@@ -112,8 +113,45 @@ def test_mnist_without_a_folder_is_downloaded(tmp_path: Path, calls: list[tuple[
 
 
 def test_photographs_need_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--source: this experiment needs the folder"):
-        study(tmp_path, "photographs").run()
+    with pytest.raises(UserError, match="--source"), study(tmp_path, "photographs").alone():
+        pass
+
+
+def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """The second says so and leaves everything as it is; a killed first one does not lock its folder for ever."""
+    holds = (
+        "import sys, time; from pathlib import Path; from stylegan2_msp.study.experiments import EXPERIMENTS;"
+        "from stylegan2_msp.study.run import Study;"
+        f"s = Study(EXPERIMENTS['digits'], Path({str(tmp_path)!r}), (0, 1), 0.5, None, 'cpu', 2)\n"
+        "with s.alone(): print('in', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holds], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        before = sorted(tmp_path.iterdir())
+        words = ["reproduce", "digits", "--outdir", str(tmp_path), "--scale", "0.5"]
+        second = subprocess.run(
+            [sys.executable, "-m", "stylegan2_msp", *words], capture_output=True, text=True, check=False
+        )
+        assert second.returncode != 0
+        assert len(second.stderr.strip().splitlines()) == 1
+        assert "another `reproduce`" in second.stderr
+        assert sorted(tmp_path.iterdir()) == before
+        first.kill()
+    with study(tmp_path).alone():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("other", "what"), [({"scale": 0.25}, "scale 0.5, not 0.25"), ({"name": "moons"}, "experiment")]
+)
+def test_a_folder_of_another_study_is_refused(tmp_path: Path, other: dict[str, object], what: str) -> None:
+    with study(tmp_path).alone():
+        pass
+    with study(tmp_path, seeds=(0, 1, 2)).alone():  # more seeds go on
+        pass
+    with pytest.raises(UserError, match=what), study(tmp_path, **other).alone():  # type: ignore[arg-type]
+        pass
 
 
 def test_a_variant_that_measures_another_brings_it_along() -> None:
