@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 
 from stylegan2_msp.data.archive_writer import CLASSIFIER_FILE, PROBABILITIES_FILE, write_archive
-from stylegan2_msp.data.manifest import Manifest, check_probs, parse_array, parse_manifest
+from stylegan2_msp.data.arrays import check_probs, parse_array
+from stylegan2_msp.data.manifest import Manifest, parse_manifest
 from stylegan2_msp.data.members import Members, Reader
 from stylegan2_msp.data.pixels import MAX_FILE_BYTES, decode, is_image_name
 from stylegan2_msp.data.samples import Annotation, Corruption, Samples, default_names

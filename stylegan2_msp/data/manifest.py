@@ -1,8 +1,7 @@
-"""dataset.json and the arrays beside it: parsed, every field checked."""
+"""dataset.json: parsed, every field checked."""
 
 from __future__ import annotations
 
-import io
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from stylegan2_msp.data.json_stream import load_object
 from stylegan2_msp.data.samples import Corruption
@@ -20,7 +18,7 @@ from stylegan2_msp.uncertainty import MEASURES, Measure
 
 MAX_CLASSES = 32_768
 KINDS = ("none", "blur", "noise")
-_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 _NUMBERS = {int, float}
 _BLOCK = 256  # few enough that the garbage collector has nothing to do
 _PAIRS = "expected [[file name, label], ...], one entry per image"
@@ -91,54 +89,8 @@ def parse_manifest(data: bytes, names: list[str], where: str) -> Manifest:
     )
 
 
-def parse_array(data: bytes, shape: tuple[int | None, int], where: str) -> np.ndarray:
-    """Reads a .npy file that must hold finite float32 of this shape (None: any length); runs no code.
-
-    Raises:
-        UserError: it is not such a file.
-    """
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        found_shape, fortran, dtype = read_header(stream)
-    except Exception as error:  # numpy parses the header as a Python literal and lets every parser error through
-        raise UserError(f"{where}: is not a .npy array ({type(error).__name__}); make the archive again") from error
-    fits = len(found_shape) == 2 and found_shape[1] == shape[1] and shape[0] in (None, found_shape[0])
-    if not fits or fortran or dtype != np.dtype("<f4"):
-        wanted = f"[{'N' if shape[0] is None else shape[0]}, {shape[1]}]"
-        raise UserError(
-            f"{where}: holds {dtype} {list(found_shape)}, expected float32 {wanted}; make the archive again"
-        )
-    body = data[stream.tell() :]
-    if len(body) != found_shape[0] * found_shape[1] * 4:
-        raise UserError(f"{where}: is truncated or too long ({len(body)} bytes of numbers); make the archive again")
-    array = np.frombuffer(body, dtype="<f4").reshape(found_shape).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise UserError(f"{where}: holds NaN or infinite numbers; make the archive again")
-    return array
-
-
-def check_probs(probs: np.ndarray, manifest: Manifest, names: list[str], where: str) -> None:
-    """Probabilities must be such, and where they determine the measure its value must be the label's.
-
-    Raises:
-        UserError: they are not.
-    """
-    off = (np.abs(probs.sum(axis=1) - 1) > 1e-3) | (probs.min(axis=1) < -_TOLERANCE)
-    if (row := _first(off)) is not None:
-        raise UserError(f"{where}: row {row} ({names[row]!r}) holds no probabilities that sum to 1; annotate again")
-    if manifest.uncertainty is None or manifest.u is None or not MEASURES[manifest.uncertainty].from_probs:
-        return
-    measure = MEASURES[manifest.uncertainty]()
-    logits = torch.from_numpy(probs).clamp_min(torch.finfo(torch.float32).tiny).log()
-    expected = measure(logits, torch.from_numpy(manifest.classes)).numpy()
-    if (row := _first((np.abs(expected - manifest.u) > 1e-4).reshape(len(probs), -1).any(axis=1))) is not None:
-        found = f"{measure.title} {_numbers(expected[row])}, its label says {_numbers(manifest.u[row])}"
-        raise UserError(f"{where}: row {row} ({names[row]!r}): {found}; annotate again")
-
-
-def _first(bad: np.ndarray) -> int | None:
+def first_bad(bad: np.ndarray) -> int | None:
+    """Index of the first row that is marked, None where none is."""
     return int(bad.argmax()) if bad.any() else None
 
 
@@ -218,16 +170,16 @@ def _annotated(rows: np.ndarray, names: list[str], measure: Measure, where: str)
     if not 2 <= num_classes <= MAX_CLASSES or width != num_classes + measure.size(num_classes):
         raise ManifestError(where, f"label of {names[0]!r}", f"found {width} numbers", remedy)
     one_hot, u = rows[:, :num_classes], rows[:, num_classes:]
-    if (row := _first(((one_hot != 0) & (one_hot != 1)).any(axis=1) | (one_hot.sum(axis=1) != 1))) is not None:
+    if (row := first_bad(((one_hot != 0) & (one_hot != 1)).any(axis=1) | (one_hot.sum(axis=1) != 1))) is not None:
         found = f"its first {num_classes} numbers are not one-hot ({_short(rows[row].tolist())})"
         raise ManifestError(where, f"label of {names[row]!r}", found, remedy)
     low, high = measure.low(num_classes), measure.high(num_classes)
-    outside = np.not_equal(u, np.clip(u, low - _TOLERANCE, high + _TOLERANCE))
-    if (row := _first(outside.any(axis=1))) is not None:
+    outside = np.not_equal(u, np.clip(u, low - TOLERANCE, high + TOLERANCE))
+    if (row := first_bad(outside.any(axis=1))) is not None:
         found = f"{measure.title} {u[row][outside[row]][0]:.6g} lies outside [{low:.4g}, {high:.4g}]"
         raise ManifestError(where, f"label of {names[row]!r}", found, "annotate again")
     unfit = (np.abs(u.sum(axis=1, keepdims=True) - 1) > 1e-3).any(axis=1)
-    if measure.size(num_classes) > 1 and (row := _first(unfit)) is not None:
+    if measure.size(num_classes) > 1 and (row := first_bad(unfit)) is not None:
         found = f"its softmax vector sums to {u[row].sum():.6g}"
         raise ManifestError(where, f"label of {names[row]!r}", found, "annotate again")
     u = np.clip(u, low, high).astype(np.float32)
@@ -247,7 +199,7 @@ def _rows(labels: list[Any], names: list[str], width: int, where: str) -> np.nda
         rows = np.asarray(labels, dtype=np.float64)
     except OverflowError as error:
         raise ManifestError(where, "labels", "hold a number too large for a float", remedy) from error
-    if (row := _first(np.logical_not(np.isfinite(rows).all(axis=1)))) is not None:
+    if (row := first_bad(np.logical_not(np.isfinite(rows).all(axis=1)))) is not None:
         raise ManifestError(where, f"label of {names[row]!r}", "holds NaN or infinity", "annotate again")
     return rows
 
@@ -304,11 +256,6 @@ def _corruption(content: dict[str, Any], count: int, where: str) -> Corruption |
             wrong = f"found kind {_short(name)} with severity {_short(level)}"
             raise ManifestError(where, f"corruption[{place}]", wrong, "expected none 0, or blur or noise with 1 to 5")
     return Corruption(found["table"], kind, severity)
-
-
-def _numbers(values: np.ndarray) -> str:
-    shown = [f"{value:.6g}" for value in np.atleast_1d(values)]
-    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
 
 
 def _short(value: Any) -> str:
