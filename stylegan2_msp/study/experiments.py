@@ -58,9 +58,13 @@ class Experiment:
 _PLAIN, _OURS = Variant("plain", PLAIN), Variant("ours")
 _SEARCHED = Variant("ours, level searched", of="ours", evaluate=("--within=0.05",))
 _DRAWING = ("--within=0.05", "--draws=40")
-_DRAWN, _PLAIN_DRAWN = (Variant(f"{name}, latents drawn", of=name, evaluate=_DRAWING) for name in ("ours", "plain"))
+# Only D teaches the condition (Fourier features, sharpness, a few more rare levels); exact levels come from drawing.
+_NO_TERM = Variant("ours, no term", ("--consistency=0", "--flatten=0.1"))
+_DRAWN, _PLAIN_DRAWN, _NO_TERM_DRAWN = (
+    Variant(f"{name}, latents drawn", of=name, evaluate=_DRAWING) for name in ("ours", "plain", "ours, no term")
+)
 _CLASS_ONLY = Variant("class-only", ("--cond-msp=0", "--cond=1"), compared=False)
-_ALL = (_CLASS_ONLY, _PLAIN, _PLAIN_DRAWN, _OURS, _SEARCHED, _DRAWN)
+_ALL = (_CLASS_ONLY, _PLAIN, _PLAIN_DRAWN, _OURS, _SEARCHED, _DRAWN, _NO_TERM, _NO_TERM_DRAWN)
 _MNISTC = ("mnist", "--source", "{source}", "--corrupt", "gaussian")
 _PARTS = (
     Variant("no consistency", ("--consistency=0",)),

@@ -55,6 +55,7 @@ def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, cal
     assert [words[0] for words in calls] == ["dataset"] + [
         *("train", "train", "evaluate", "evaluate"),  # class-only, plain, plain with latents drawn
         *("train", "evaluate", "evaluate", "evaluate"),  # ours, its level searched, latents drawn
+        *("train", "evaluate", "evaluate"),  # ours, no term, latents drawn
     ] * 2
     assert calls[0][1:4] == ("digits", "--corrupt", "gaussian")
     baseline, plain = calls[1], calls[2]
