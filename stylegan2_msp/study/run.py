@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,15 +76,13 @@ class Study:
                     self._evaluate(variant, seed, data)
 
     def _claim(self) -> None:
-        begun, ours = self.folder / "begun.json", {"experiment": self.experiment.title, "scale": self.scale}
+        begun, ours = self.folder / "begun.txt", f"{self.experiment.title}, --scale {self.scale:g}"
         if not begun.is_file():
             with replacing(begun) as temporary:
-                temporary.write_text(json.dumps(ours) + "\n", encoding="utf-8")
-        for key, value in json.loads(begun.read_text(encoding="utf-8")).items():
-            if value != ours[key]:
-                raise UserError(
-                    f"{self.folder}: was begun with {key} {value!r}, not {ours[key]!r}; name another --outdir"
-                )
+                temporary.write_text(ours + "\n", encoding="utf-8")
+        theirs = begun.read_text(encoding="utf-8", errors="replace").strip()
+        if theirs != ours:
+            raise UserError(f"{self.folder}: was begun as {theirs!r}, not as {ours!r}; name another --outdir")
 
     def rows(self) -> Iterator[tuple[Variant, int]]:
         """All variants of the first seed, then of the next: a study that is cut off has whole comparisons."""

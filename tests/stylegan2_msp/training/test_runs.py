@@ -261,23 +261,28 @@ def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves_and_resuming_loses_nothing(digits_archive, tmp_path, signum):
+def test_a_signal_saves_and_leaves_and_resuming_loses_nothing(digits_archive, tmp_path):
+    """A run that is stopped by SIGTERM, then by SIGINT, ends with the bits of one that never was."""
     work = command(digits_archive, tmp_path / "parts", kimg=0.96, tick=0.064, snap=100)
-    with subprocess.Popen(work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as child:
-        for line in child.stdout:
-            if line.startswith("tick 2"):
-                child.send_signal(signum)
-                break
-        out, err = child.communicate(timeout=60)
-    assert child.returncode == 128 + signum, err
-    assert "Stopped by signal" in out
-    assert "Traceback" not in err
-    run = only_run(tmp_path / "parts")
-    reached = load_state(list_states(run)[-1])[1]["counters"]["nimg"]
-    assert 128 <= reached < 960
     resumed = [sys.executable, str(SCRIPT), "--resume=auto", f"--outdir={tmp_path / 'parts'}", "--device=cpu"]
-    subprocess.run([*resumed, "--kimg=0.96"], check=True, env=environment(), capture_output=True)
+    resumed += ["--kimg=0.96"]
+    reached = 0
+    for words, signum, tick in ((work, signal.SIGTERM, "tick 2"), (resumed, signal.SIGINT, "tick 6")):
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        ) as child:
+            for line in child.stdout:
+                if line.startswith(tick):
+                    child.send_signal(signum)
+                    break
+            out, err = child.communicate(timeout=60)
+        assert child.returncode == 128 + signum, err
+        assert "Stopped by signal" in out
+        assert "Traceback" not in err
+        run = only_run(tmp_path / "parts")
+        before, reached = reached, load_state(list_states(run)[-1])[1]["counters"]["nimg"]
+        assert before + 128 <= reached < 960
+    subprocess.run(resumed, check=True, env=environment(), capture_output=True)
     whole = command(digits_archive, tmp_path / "whole", kimg=0.96, tick=0.064, snap=100)
     subprocess.run(whole, check=True, env=environment(), capture_output=True)
     assert_same(final_state(run), final_state(only_run(tmp_path / "whole")))
