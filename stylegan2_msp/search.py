@@ -142,7 +142,7 @@ def draw_latents(
     classes = one_hot.argmax(dim=1)
     rows = torch.arange(len(labels), device=labels.device)
     items = make(rows, labels, 0)
-    distance = _misses(classifier, items, classes, wanted, right)
+    distance = _misses(classifier, items, classes, wanted, right, within)
     made = torch.ones_like(rows)
     for number in range(1, draws):
         rows = torch.nonzero(distance > within)[:, 0]
@@ -150,7 +150,7 @@ def draw_latents(
             break
         tried = make(rows, labels[rows], number)
         made[rows] += 1
-        gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows])
+        gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows], within)
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
     return Found(items, made, distance <= within)
@@ -170,17 +170,30 @@ def _misses(
     classes: torch.Tensor,
     wanted: torch.Tensor,
     right: torch.Tensor | None,
+    within: float,
 ) -> torch.Tensor:
-    """|v - u| [N], the whole range farther where the prediction is not as it should be."""
+    """How far each item is from what is asked for [N]: |v - u|, of those within the distance the larger of it and that
+    of the steady answer, and the whole range farther where the prediction is not as it should be."""
+    seen = _as_written(items)
     predicted, said = _answers(classifier, items, classes)
     distance = (said - wanted).abs()
-    return distance if right is None else distance + ((predicted == classes) != right)
+    if right is not None:
+        distance += (predicted == classes) != right
+    near = torch.nonzero(distance <= within)[:, 0]
+    if len(near):
+        steady = classifier.steady_level(seen[near], classes[near]).to(wanted.device)
+        distance[near] = torch.maximum(distance[near], (steady - wanted[near]).abs())
+    return distance
 
 
 def _answers(
     classifier: FrozenClassifier, items: torch.Tensor, classes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The classifier's predictions and levels [N] for images as they would be written, in bytes, or for points."""
-    seen = items if items.ndim < 4 else ((items.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    predicted, said = classifier.answer(seen, classes)
+    """The classifier's predictions and levels [N] for items as they would be written."""
+    predicted, said = classifier.answer(_as_written(items), classes)
     return predicted.to(classes.device), said.to(classes.device)
+
+
+def _as_written(items: torch.Tensor) -> torch.Tensor:
+    """Images as a file holds them, rounded to bytes; points as they are."""
+    return items if items.ndim < 4 else ((items.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1

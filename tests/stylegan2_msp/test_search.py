@@ -82,13 +82,14 @@ def test_softmax_vectors_are_refused():
 class Drawing:
     """G and classifier in one: an item is [answer, position, draw]; answers of the draws of a position are given.
 
-    Every draw but the first is named as the next class.
+    Every draw but the first is named as the next class. Answers are steady unless others are given.
     """
 
     num_classes, measure = K, Msp()
 
-    def __init__(self, answers):
-        self.answers, self.made = torch.tensor(answers), []
+    def __init__(self, answers, steady=None):
+        self.answers, self.made, self.looked_at = torch.tensor(answers), [], []
+        self.steady = self.answers if steady is None else torch.tensor(steady)
 
     def make(self, rows, labels, draw):
         self.made.append((draw, rows.tolist(), split_labels(labels, K)[1].tolist()))
@@ -97,6 +98,11 @@ class Drawing:
     def answer(self, items, classes):
         assert torch.equal(classes, (items[:, 1].long()) % K)
         return (classes + (items[:, 2] > 0)) % K, items[:, 0]
+
+    def steady_level(self, items, classes):
+        assert torch.equal(classes, (items[:, 1].long()) % K)
+        self.looked_at.append(items[:, 1:].long().tolist())
+        return self.steady[items[:, 1].long(), items[:, 2].long()]
 
 
 def test_the_first_latent_that_is_near_enough_is_taken_and_the_nearest_where_none_is():
@@ -109,6 +115,18 @@ def test_the_first_latent_that_is_near_enough_is_taken_and_the_nearest_where_non
     asked = [pytest.approx(levels) for levels in ([0.5, 0.6, 0.7], [0.6, 0.7], [0.7])]
     rows = [[0, 1, 2], [1, 2], [2]]
     assert world.made == list(zip([0, 1, 2], rows, asked, strict=True))  # G is always asked for the same
+
+
+def test_an_answer_that_does_not_outlive_a_small_shift_is_passed_over():
+    world = Drawing(
+        [[0.5, 0.52, 0.5], [0.61, 0.4, 0.9], [0.7, 0.7, 0.7]], [[0.8, 0.47, 0.5], [0.6, 0.4, 0.9], [0.9, 0.82, 0.95]]
+    )
+    found = draw_latents(world.make, labels([0.5, 0.6, 0.7]), world, 0.05, 3)
+    assert found.items[:, 2].tolist() == [1, 0, 1]  # of the last none is steady; the second is so most nearly
+    assert found.made.tolist() == [2, 1, 3]
+    assert found.accepted.tolist() == [True, True, False]
+    # Only items whose answer is near enough are asked about their neighbours.
+    assert world.looked_at == [[[0, 0], [1, 0], [2, 0]], [[0, 1], [2, 1]], [[2, 2]]]
 
 
 def test_an_item_that_is_named_as_it_should_not_be_is_passed_over():
