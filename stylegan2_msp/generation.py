@@ -46,6 +46,7 @@ class ConditionalGenerator(Conditions):
         uncertainty: npt.ArrayLike | None = None,
         within: float | None = None,
         draws: int | None = None,
+        steady: bool = False,
     ) -> torch.Tensor:
         """One item per seed.
 
@@ -62,6 +63,7 @@ class ConditionalGenerator(Conditions):
                 far as G can make it (`search.search_levels`); by default G is given the level asked for.
             draws: with ``within``: draw up to so many latents for each item in place of searching its level
                 (`search.draw_latents`). The first is the seed's own.
+            steady: with ``draws``: the level must hold under small shifts of the image, too.
 
         Returns:
             float32 images [N, C, H, W] in [-1, 1], or points [N, 2] in the data's coordinates.
@@ -74,7 +76,7 @@ class ConditionalGenerator(Conditions):
             >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
-        search = self.search(within, draws)
+        search = self.search(within, draws, steady)
         parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
         return torch.cat(parts) if parts else torch.empty(0)
 
@@ -112,12 +114,17 @@ class ConditionalGenerator(Conditions):
             return rows * n if len(rows) == 1 else rows
         return [float(values)] * n if values.ndim == 0 else [float(v) for v in values]
 
-    def search(self, within: float | None, draws: int | None = None) -> Search | None:
+    def search(self, within: float | None, draws: int | None = None, steady: bool = False) -> Search | None:
         """How to come near the levels asked for; None without ``within``.
 
         Raises:
-            UserError: there is no classifier to ask, or no single level; or draws without a distance.
+            UserError: there is no classifier to ask, or no single level; draws without a distance; ``steady`` without
+                draws or for points.
         """
+        if steady and draws is None:
+            raise UserError("--steady: says which drawn images count; add --within 0.05 --draws 40")
+        if steady and self.kind == "points":
+            raise UserError("--steady: 2-D points cannot be shifted; leave it out")
         if within is None:
             if draws is not None:
                 raise UserError(f"--draws {draws}: latents are drawn until an answer is near; add --within 0.05")
@@ -127,7 +134,7 @@ class ConditionalGenerator(Conditions):
             raise UserError(f"--within: {self.snapshot.path} {lacks}, there is nothing to search by; leave it out")
         if self.measure.size(self.num_classes) > 1:
             raise UserError("--within: the condition is a softmax vector, not one number; leave it out")
-        return Search(within, draws, self.agreement)
+        return Search(within, draws, self.agreement, steady)
 
     @torch.no_grad()
     def batches(

@@ -27,11 +27,13 @@ class Search:
             the latent and searches the level given to G (`search_levels`).
         agreement: how often the classifier names reals of each level as their class. Where it is known, as many of the
             drawn items are named so.
+        steady: whether drawn images must have their level under small shifts, too.
     """
 
     within: float
     draws: int | None = None
     agreement: ClassAgreement | None = None
+    steady: bool = False
 
     def run(self, make: Make, labels: torch.Tensor, classifier: FrozenClassifier, z: torch.Tensor) -> Found:
         """The items for labels [N, K + 1]; see `search_levels` and `draw_latents`.
@@ -46,7 +48,7 @@ class Search:
         if self.agreement is not None:
             levels = _levels(labels, classifier.num_classes)[1]
             right = torch.special.ndtr(z[:, 0]) < self.agreement.to(levels.device)(levels)
-        return draw_latents(make, labels, classifier, self.within, self.draws, right)
+        return draw_latents(make, labels, classifier, self.within, self.draws, right, self.steady)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def draw_latents(
     within: float,
     draws: int,
     right: torch.Tensor | None = None,
+    steady: bool = False,
 ) -> Found:
     """Items whose answers lie within a distance of the levels asked for, each the first such of up to ``draws``.
 
@@ -134,6 +137,8 @@ def draw_latents(
         within: largest distance |v - u|.
         draws: most items to make for one.
         right: whether the classifier is to name each as its class, bool [N]; by default it may say either.
+        steady: whether the answer to the mean logits over small shifts (`FrozenClassifier.steady_level`) must be within
+            the distance, too. An item whose answer alone is counts as far away as the worse of the two.
 
     Raises:
         ValueError: the labels hold softmax vectors, not one number.
@@ -142,7 +147,9 @@ def draw_latents(
     classes = one_hot.argmax(dim=1)
     rows = torch.arange(len(labels), device=labels.device)
     items = make(rows, labels, 0)
-    distance = _misses(classifier, items, classes, wanted, right, within)
+    distance = _misses(classifier, items, classes, wanted, right)
+    if steady:
+        distance = _steadied(distance, within, classifier, items, classes, wanted)
     made = torch.ones_like(rows)
     for number in range(1, draws):
         rows = torch.nonzero(distance > within)[:, 0]
@@ -150,7 +157,9 @@ def draw_latents(
             break
         tried = make(rows, labels[rows], number)
         made[rows] += 1
-        gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows], within)
+        gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows])
+        if steady:
+            gap = _steadied(gap, within, classifier, tried, classes[rows], wanted[rows])
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
     return Found(items, made, distance <= within)
@@ -170,20 +179,27 @@ def _misses(
     classes: torch.Tensor,
     wanted: torch.Tensor,
     right: torch.Tensor | None,
-    within: float,
 ) -> torch.Tensor:
-    """How far each item is from what is asked for [N]: |v - u|, of those within the distance the larger of it and that
-    of the steady answer, and the whole range farther where the prediction is not as it should be."""
-    seen = _as_written(items)
+    """|v - u| [N], the whole range farther where the prediction is not as it should be."""
     predicted, said = _answers(classifier, items, classes)
     distance = (said - wanted).abs()
-    if right is not None:
-        distance += (predicted == classes) != right
+    return distance if right is None else distance + ((predicted == classes) != right)
+
+
+def _steadied(
+    distance: torch.Tensor,
+    within: float,
+    classifier: FrozenClassifier,
+    items: torch.Tensor,
+    classes: torch.Tensor,
+    wanted: torch.Tensor,
+) -> torch.Tensor:
+    """The distances [N], those that are near enough raised to that of the answer under small shifts if it is larger."""
     near = torch.nonzero(distance <= within)[:, 0]
-    if len(near):
-        steady = classifier.steady_level(seen[near], classes[near]).to(wanted.device)
-        distance[near] = torch.maximum(distance[near], (steady - wanted[near]).abs())
-    return distance
+    if not len(near):
+        return distance
+    level = classifier.steady_level(_as_written(items[near]), classes[near]).to(wanted.device)
+    return distance.index_copy(0, near, torch.maximum(distance[near], (level - wanted[near]).abs()))
 
 
 def _answers(

@@ -136,9 +136,9 @@ class FrozenClassifier(nn.Module):
     def steady_level(self, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """The number of uncertainty [N] of the mean logits over each image and its eight neighbours.
 
-        Neighbours are the image shifted by 1/32 of its side (at least a pixel) along either axis or both, edges repeated:
-        the same picture to anyone who looks. An answer that does not outlive the shifts is owed to single pixels
-        (compare randomised smoothing, Cohen et al. 2019). Points have no neighbours.
+        Neighbours are the image shifted by 1/32 of its side (at least a pixel) along either axis or both, edges
+        repeated: the same picture to anyone who looks. An answer that does not outlive the shifts is owed to single
+        pixels (compare randomised smoothing, Cohen et al. 2019). Points have no neighbours.
 
         Args:
             x: as for `forward`.

@@ -33,6 +33,7 @@ import click
     metavar="N",
     help="With --within: up to N latents were drawn for each, as by generate --draws.",
 )
+@click.option("--steady", is_flag=True, help="With --draws: of fakes whose level holds under small shifts, too.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Items per pass.")
 def evaluate(
@@ -45,6 +46,7 @@ def evaluate(
     baseline: str | None,
     within: float | None,
     draws: int | None,
+    steady: bool,
     device: str,
     batch: int,
 ) -> None:
@@ -58,7 +60,7 @@ def evaluate(
 
     path = find_snapshot(network)
     click.echo(f"network {path}")
-    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, within, draws)
+    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, within, draws, steady)
     for note in done.notes:
         click.echo(note, err=True)
     click.echo(next(file for file in done.files if file.name == "results.md").read_text(encoding="utf-8"))

@@ -39,6 +39,11 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
     metavar="N",
     help="With --within: draw up to N latents for each image in place of searching its level.  [default: the level]",
 )
+@click.option(
+    "--steady",
+    is_flag=True,
+    help="With --draws: take images only whose level holds when they are shifted a little (1/32 of their side), too.",
+)
 @click.option("--trunc", "psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
@@ -53,6 +58,7 @@ def generate(
     class_text: str | None,
     within: float | None,
     draws: int | None,
+    steady: bool,
     psi: float,
     noise_mode: str,
     network: str | None,
@@ -83,7 +89,7 @@ def generate(
     if msp_text is not None:
         generator.check_called_msp()
     classes = None if class_text is None else parse_classes(class_text, generator.class_names)
-    search = generator.search(within, draws)
+    search = generator.search(within, draws, steady)
     plan = make_plan(generator, seeds, classes, levels)
     click.echo(f"network {path}")
     if generator.classifier is None:

@@ -96,6 +96,7 @@ def evaluate_network(
     baseline: str | Path | None = None,
     within: float | None = None,
     draws: int | None = None,
+    steady: bool = False,
 ) -> Report:
     """The whole evaluation of a snapshot.
 
@@ -108,8 +109,8 @@ def evaluate_network(
         batch: items per pass.
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
-        within, draws: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by default G is
-            given them. Where the snapshot does not say how often reals are named as their class, the data do.
+        within, draws, steady: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by
+            default G is given them. Where the snapshot does not say how often reals are named as their class, the data do.
 
     Raises:
         UserError: something given does not fit; nothing has been written.
@@ -118,12 +119,12 @@ def evaluate_network(
     if features != "none":
         check_torchmetrics()
     generator = load_conditional(network, device)
-    generator.search(within, draws)
+    generator.search(within, draws, steady)
     notes: list[str] = []
     archive = _archive(generator, data, notes)
     assert archive is not None
     generator.agreement = generator.agreement or archive_agreement(archive)
-    search = generator.search(within, draws)
+    search = generator.search(within, draws, steady)
     other = None if baseline is None else _class_only(baseline, generator)
     if features == "inception" and generator.kind == "points":
         raise UserError("--features inception: the data are 2-D points; leave it out")
@@ -132,7 +133,8 @@ def evaluate_network(
     real = RealData(archive)
     judges = make_judges(archive, real.data, generator.measure, generator.device)
     about = _about(generator, archive, n, seed) | _about_judges(judges, features, other)
-    about |= {} if search is None else {"searched_within": search.within, "draws": search.draws}
+    if search is not None:
+        about |= {"searched_within": search.within, "draws": search.draws, "steady": search.steady}
     found = Evaluator(
         generator, n, seed, batch, real, judges, extractor, features != "none", other, search, Results(about)
     ).run()

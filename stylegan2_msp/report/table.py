@@ -52,7 +52,8 @@ def _about(results: Results) -> str:
     )
     if "searched_within" in about:
         how = f"up to {about['draws']} latents were drawn" if about.get("draws") else "their levels were searched"
-        text += f" Fakes: {how} until the answer was within {about['searched_within']:g}."
+        held = ", also under small shifts" if about.get("steady") else ""
+        text += f" Fakes: {how} until the answer was within {about['searched_within']:g}{held}."
     for role in ("second", "probe"):
         judge = about.get(role)
         if judge:

@@ -82,7 +82,7 @@ def test_softmax_vectors_are_refused():
 class Drawing:
     """G and classifier in one: an item is [answer, position, draw]; answers of the draws of a position are given.
 
-    Every draw but the first is named as the next class. Answers are steady unless others are given.
+    Every draw but the first is named as the next class. What a shifted item answers is given apart.
     """
 
     num_classes, measure = K, Msp()
@@ -121,7 +121,7 @@ def test_an_answer_that_does_not_outlive_a_small_shift_is_passed_over():
     world = Drawing(
         [[0.5, 0.52, 0.5], [0.61, 0.4, 0.9], [0.7, 0.7, 0.7]], [[0.8, 0.47, 0.5], [0.6, 0.4, 0.9], [0.9, 0.82, 0.95]]
     )
-    found = draw_latents(world.make, labels([0.5, 0.6, 0.7]), world, 0.05, 3)
+    found = draw_latents(world.make, labels([0.5, 0.6, 0.7]), world, 0.05, 3, steady=True)
     assert found.items[:, 2].tolist() == [1, 0, 1]  # of the last none is steady; the second is so most nearly
     assert found.made.tolist() == [2, 1, 3]
     assert found.accepted.tolist() == [True, True, False]

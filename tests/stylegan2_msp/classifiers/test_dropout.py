@@ -55,6 +55,8 @@ def test_the_measure_does_not_depend_on_batch_or_time_and_leaves_the_classifier_
     pred, level = frozen.answer(x)
     assert torch.equal(pred, plain.argmax(1))
     assert torch.equal(level, u)
+    flat = x[:, :, :1, :1].expand(-1, -1, 8, 8)  # looks the same wherever it is
+    torch.testing.assert_close(frozen.steady_level(flat, pred), frozen.uncertainty(flat), atol=1e-5, rtol=1e-4)
 
 
 def test_gradient_reaches_the_image_through_the_masks() -> None:

@@ -75,6 +75,42 @@ def test_probabilities_become_logits() -> None:
     torch.testing.assert_close(frozen.probs(x), x.softmax(1))
 
 
+@pytest.mark.parametrize("size", [8, 64])
+def test_the_steady_level_is_that_of_the_mean_logits_over_nine_shifts(size: int) -> None:
+    """Against a literal loop; 1/32 of the side, at least a pixel, edges repeated."""
+    frozen, step = cnn(size), max(1, size // 32)
+    x = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    for down in (-step, 0, step):
+        for right in (-step, 0, step):
+            rows = (torch.arange(size) + down).clamp(0, size - 1)
+            columns = (torch.arange(size) + right).clamp(0, size - 1)
+            expected += frozen(x[:, :, rows][:, :, :, columns]).double() / 9
+    classes = torch.tensor([0, 1, 2])
+    steady = frozen.steady_level(x, classes)
+    torch.testing.assert_close(steady.double(), expected.softmax(1).amax(1), rtol=1e-5, atol=1e-6)
+    assert (steady - frozen.answer(x)[1]).abs().max() > 1e-4  # so it says something
+    flat = torch.full((1, 1, size, size), 0.3)  # looks the same wherever it is
+    torch.testing.assert_close(frozen.steady_level(flat, classes[:1]), frozen.answer(flat)[1])
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if not MEASURES[name].draws])
+def test_every_measure_has_a_steady_level(name: str) -> None:
+    frozen = cnn()
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    classes = torch.tensor([0, 1, 2, 0])
+    frozen = frozen.with_measure(MEASURES[name]().fitted(frozen.measured_logits(x), classes))
+    flat = x[:, :, :1, :1].expand(-1, -1, 8, 8)
+    torch.testing.assert_close(frozen.steady_level(flat, classes), frozen.answer(flat, classes)[1], atol=1e-3, rtol=0)
+
+
+def test_points_have_no_neighbours() -> None:
+    torch.manual_seed(0)
+    frozen = FrozenClassifier(POINTS, nn.Linear(2, 2))
+    x = torch.randn(5, 2)
+    assert torch.equal(frozen.steady_level(x, torch.zeros(5, dtype=torch.int64)), frozen.answer(x)[1])
+
+
 @pytest.mark.parametrize("size", [4, 8, 16, 64])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_built_in_cnn_takes_every_size(size: int, channels: int) -> None:

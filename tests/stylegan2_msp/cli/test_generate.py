@@ -121,6 +121,20 @@ def test_draws_writes_what_the_classifier_says_nearer_to_what_was_asked(generate
         assert (tmp_path / "again" / row["file"]).read_bytes() == (tmp_path / "drawn" / row["file"]).read_bytes()
 
 
+def test_steady_draws_keep_their_level_when_the_picture_is_shifted(generate_cli, grey_snapshot, tmp_path):
+    args = ("--network", grey_snapshot, "--msp", "0.4", "--class", "3", "--seeds", "0-15")
+    classifier, classes = load_generator(grey_snapshot, "cpu").classifier, torch.full((16,), 3)
+    worse = {}
+    for outdir, more in (("drawn", ()), ("steady", ("--steady",))):
+        code, _, err = generate_cli(*args, "--outdir", outdir, "--within", "0.04", "--draws", "30", *more)
+        assert (code, err) == (0, "")
+        x = torch.cat([as_float(tmp_path / outdir / row["file"]) for row in table(tmp_path / outdir)])
+        off = torch.stack([classifier.answer(x, classes)[1], classifier.steady_level(x, classes)]) - 0.4
+        worse[outdir] = off.abs().amax(dim=0)
+    assert (worse["steady"] <= 0.04 + 1e-6).sum() > (worse["drawn"] <= 0.04).sum()
+    assert worse["steady"].mean() < worse["drawn"].mean()
+
+
 def test_no_grid(generate_cli, grey_snapshot, tmp_path):
     assert generate_cli("--network", grey_snapshot, "--seeds", "1", "--grid", "off")[0] == 0
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".png", ".csv"}
@@ -134,6 +148,8 @@ def test_points_give_a_table_and_a_scatter(generate_cli, points_snapshot, tmp_pa
     points = load_generator(points_snapshot, "cpu").sample(msp=0.6, seeds=list(range(10)))
     assert [float(r["x"]) for r in rows] == pytest.approx(points[:, 0].tolist(), abs=1e-4)
     assert [float(r["y"]) for r in rows] == pytest.approx(points[:, 1].tolist(), abs=1e-4)
+    code, _, err = generate_cli("--network", points_snapshot, "--within", "0.05", "--draws", "9", "--steady")
+    assert (code, err) == (1, "error: --steady: 2-D points cannot be shifted; leave it out\n")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"generated.csv", "grid.png"}
 
 
@@ -152,6 +168,7 @@ def test_points_give_a_table_and_a_scatter(generate_cli, points_snapshot, tmp_pa
         (["--within", "-1"], 2, "--within"),
         (["--draws", "8"], 1, "add --within"),
         (["--within", "0.1", "--draws", "0"], 2, "--draws"),
+        (["--within", "0.1", "--steady"], 1, "add --within 0.05 --draws 40"),
         (["--grid", "grid.gif"], 2, "--grid"),
         (["--device", "toaster"], 1, "--device"),
         (["--noise-mode", "loud"], 2, "noise-mode"),
