@@ -110,7 +110,8 @@ def evaluate_network(
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
         within, draws, steady: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by
-            default G is given them. Where the snapshot does not say how often reals are named as their class, the data do.
+            default G is given them. Where the snapshot does not say how often reals are named as their class, the data
+            do.
 
     Raises:
         UserError: something given does not fit; nothing has been written.

@@ -95,7 +95,7 @@ def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generat
             *more,
         )
         code, _, err = generate_cli(*args)
-        assert (code, err) == (0, "")
+        assert code == 0, err
         return np.array([abs(float(row["msp_out"]) - 0.4) for row in table(tmp_path / outdir)])
 
     plain, searched = gaps("plain"), gaps("searched", "--within", "0.01")
@@ -107,7 +107,7 @@ def test_draws_writes_what_the_classifier_says_nearer_to_what_was_asked(generate
     args = ("--network", grey_snapshot, "--msp", "0.4", "--class", "3", "--noise-mode", "random")
     for outdir, more in (("plain", ()), ("drawn", ("--within", "0.01", "--draws", "8"))):
         code, _, err = generate_cli(*args, "--seeds", "0-15", "--outdir", outdir, *more)
-        assert (code, err) == (0, "")
+        assert code == 0, err
         assert (tmp_path / outdir / "grid.png").is_file()
     drawn, plain = (
         np.array([abs(float(row["msp_out"]) - 0.4) for row in table(tmp_path / d)]) for d in ("drawn", "plain")
@@ -126,8 +126,8 @@ def test_steady_draws_keep_their_level_when_the_picture_is_shifted(generate_cli,
     classifier, classes = load_generator(grey_snapshot, "cpu").classifier, torch.full((16,), 3)
     worse = {}
     for outdir, more in (("drawn", ()), ("steady", ("--steady",))):
-        code, _, err = generate_cli(*args, "--outdir", outdir, "--within", "0.04", "--draws", "30", *more)
-        assert (code, err) == (0, "")
+        code, _, err = generate_cli(*args, "--outdir", outdir, "--within", "0.04", "--draws", "12", *more)
+        assert code == 0, err
         x = torch.cat([as_float(tmp_path / outdir / row["file"]) for row in table(tmp_path / outdir)])
         off = torch.stack([classifier.answer(x, classes)[1], classifier.steady_level(x, classes)]) - 0.4
         worse[outdir] = off.abs().amax(dim=0)
