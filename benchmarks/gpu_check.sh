@@ -74,11 +74,11 @@ half=bf16
 if [ -n "$quick" ]; then
     ops+=(--quick)
     sizes=(--config narrow --batch 8 --rounds 1) tiny=("${sizes[@]}") narrow=("${sizes[@]}")
-    length=(--kimg 0.5 --tick 0.25 --snap 1)
+    length=(--kimg 0.256 --tick 0.128 --snap 1) count=100
 else
     sizes=(--config auto32 --config auto256 --config paper256 --config paper512 --precision "$half" --rounds 5)
     tiny=(--config tiny --config small --rounds 3) narrow=(--config narrow --rounds 3)
-    length=(--kimg 100000)
+    length=(--kimg 100000) count=2000
 fi
 
 stage doctor 120 "$PYTHON" -m stylegan2_msp doctor
@@ -99,7 +99,8 @@ fi
 stage train $((minutes * 60)) "$PYTHON" scripts/train.py --data "$out/data.zip" --cond-msp=1 --device "$device" \
     --outdir "$out/runs" "${length[@]}"
 run="$(ls -d "$out"/runs/*/ 2>/dev/null | tail -n 1)"
-stage report 300 "$PYTHON" -m stylegan2_msp report --run "${run:-none}" --data "$out/data.zip" --outdir "$out/report"
+stage report 300 "$PYTHON" -m stylegan2_msp report --run "${run:-none}" --data "$out/data.zip" --count $count \
+    --outdir "$out/report"
 stage generate 120 "$PYTHON" scripts/generate.py --network "$out/runs" --msp 1.0,0.9,0.7,0.5,0.3 --seeds 0-9 \
     --outdir "$out/generated"
 rm -f "$out/data.zip"

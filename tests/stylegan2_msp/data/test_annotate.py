@@ -237,9 +237,10 @@ def test_training_is_cached_by_its_seed(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_mnist_is_annotated_within_a_minute(mnist_dir: Path, tmp_path: Path) -> None:
+    """A quarter of it within a quarter of a minute."""
     from stylegan2_msp.data.sources.mnist import mnist
 
-    samples = mnist(mnist_dir)
+    samples = mnist(mnist_dir, max_images=15_000)
     plain = write_archive(tmp_path / "m.zip", samples, progress=False)
     torch.manual_seed(0)
     frozen = FrozenClassifier(ClassifierSpec("cnn", "images", 10, 1, 32, 1, 32), SmallCNN(32, 1, 10))
@@ -247,8 +248,8 @@ def test_mnist_is_annotated_within_a_minute(mnist_dir: Path, tmp_path: Path) -> 
     start = time.process_time()
     annotate_archive(plain, None, str(tmp_path / "c.safetensors"), device="cpu")
     spent = time.process_time() - start  # of both cores together
-    assert open_archive(plain).num_images == 60_000
-    assert spent < 120
+    assert open_archive(plain).num_images == 15_000
+    assert spent < 30
 
 
 def test_mirror_images_get_an_msp_of_their_own(plain: Path, known: str, tmp_path: Path) -> None:
