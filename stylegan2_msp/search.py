@@ -145,21 +145,29 @@ def draw_latents(
     """
     one_hot, wanted = _levels(labels, classifier.num_classes)
     classes = one_hot.argmax(dim=1)
+
+    def misses(rows: torch.Tensor, tried: torch.Tensor) -> torch.Tensor:
+        """How far each of the items is from what is asked for in its row."""
+        predicted, said = _answers(classifier, tried, classes[rows])
+        gap = (said - wanted[rows]).abs()
+        if right is not None:
+            gap += (predicted == classes[rows]) != right[rows]
+        near = gap <= within
+        if steady and near.any():
+            level = classifier.steady_level(_as_written(tried[near]), classes[rows[near]])
+            gap[near] = torch.maximum(gap[near], (level - wanted[rows[near]]).abs())
+        return gap
+
     rows = torch.arange(len(labels), device=labels.device)
-    items = make(rows, labels, 0)
-    distance = _misses(classifier, items, classes, wanted, right)
-    if steady:
-        distance = _steadied(distance, within, classifier, items, classes, wanted)
-    made = torch.ones_like(rows)
+    items, made = make(rows, labels, 0), torch.ones_like(rows)
+    distance = misses(rows, items)
     for number in range(1, draws):
         rows = torch.nonzero(distance > within)[:, 0]
         if not len(rows):
             break
         tried = make(rows, labels[rows], number)
         made[rows] += 1
-        gap = _misses(classifier, tried, classes[rows], wanted[rows], None if right is None else right[rows])
-        if steady:
-            gap = _steadied(gap, within, classifier, tried, classes[rows], wanted[rows])
+        gap = misses(rows, tried)
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
     return Found(items, made, distance <= within)
@@ -171,35 +179,6 @@ def _levels(labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch
     if wanted.ndim > 1:
         raise ValueError(f"levels can be searched in labels [N, {num_classes + 1}], found {list(labels.shape)}")
     return one_hot, wanted
-
-
-def _misses(
-    classifier: FrozenClassifier,
-    items: torch.Tensor,
-    classes: torch.Tensor,
-    wanted: torch.Tensor,
-    right: torch.Tensor | None,
-) -> torch.Tensor:
-    """|v - u| [N], the whole range farther where the prediction is not as it should be."""
-    predicted, said = _answers(classifier, items, classes)
-    distance = (said - wanted).abs()
-    return distance if right is None else distance + ((predicted == classes) != right)
-
-
-def _steadied(
-    distance: torch.Tensor,
-    within: float,
-    classifier: FrozenClassifier,
-    items: torch.Tensor,
-    classes: torch.Tensor,
-    wanted: torch.Tensor,
-) -> torch.Tensor:
-    """The distances [N], those that are near enough raised to that of the answer under small shifts if it is larger."""
-    near = torch.nonzero(distance <= within)[:, 0]
-    if not len(near):
-        return distance
-    level = classifier.steady_level(_as_written(items[near]), classes[near]).to(wanted.device)
-    return distance.index_copy(0, near, torch.maximum(distance[near], (level - wanted[near]).abs()))
 
 
 def _answers(

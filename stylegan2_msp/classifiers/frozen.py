@@ -138,14 +138,12 @@ class FrozenClassifier(nn.Module):
 
         Neighbours are the image shifted by 1/32 of its side (at least a pixel) along either axis or both, edges
         repeated: the same picture to anyone who looks. An answer that does not outlive the shifts is owed to single
-        pixels (compare randomised smoothing, Cohen et al. 2019). Points have no neighbours.
+        pixels (compare randomised smoothing, Cohen et al. 2019).
 
         Args:
-            x: as for `forward`.
+            x: images as for `forward`.
             classes: class that each should have, int64 [N].
         """
-        if self.kind == "points":
-            return self.answer(x, classes)[1]
         side = self.img_resolution
         step = max(1, round(side / 32))
         framed = nn.functional.pad(x, (step,) * 4, mode="replicate")

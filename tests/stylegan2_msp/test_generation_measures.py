@@ -155,7 +155,7 @@ def test_generate_writes_the_measures_name_everywhere(generate_cli, snapshots, t
     code, _, err = generate_cli(
         "--network", snapshots["entropy"], "--uncertainty", "0:0.8:3", "--seeds", "0-1", "--class", "1"
     )
-    assert code == 0, err
+    assert (code, err) == (0, "")
     with open(tmp_path / "out" / "generated.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "seed", "class", "uncertainty_in", "prediction", "uncertainty_out"]

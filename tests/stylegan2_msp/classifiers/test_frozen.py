@@ -104,13 +104,6 @@ def test_every_measure_has_a_steady_level(name: str) -> None:
     torch.testing.assert_close(frozen.steady_level(flat, classes), frozen.answer(flat, classes)[1], atol=1e-3, rtol=0)
 
 
-def test_points_have_no_neighbours() -> None:
-    torch.manual_seed(0)
-    frozen = FrozenClassifier(POINTS, nn.Linear(2, 2))
-    x = torch.randn(5, 2)
-    assert torch.equal(frozen.steady_level(x, torch.zeros(5, dtype=torch.int64)), frozen.answer(x)[1])
-
-
 @pytest.mark.parametrize("size", [4, 8, 16, 64])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_built_in_cnn_takes_every_size(size: int, channels: int) -> None:

@@ -115,6 +115,10 @@ def test_points_have_an_energy_ratio_and_a_class_only_network_is_a_baseline(
     assert drawn.find("monotonicity", "uniform") is None  # no latent is shared
     assert drawn.value("cost", "uniform") >= 1
     assert re.search(r"this network \|.*\| \d+\.\d \(\d+% accepted\)", out)
+    steady = ("--outdir", "e", "--within", "0.02", "--draws", "5", "--steady")
+    code, _, err = cli("--network", points_snapshot, "--data", data, *steady)
+    assert (code, err) == (1, "error: --steady: 2-D points cannot be shifted; leave it out\n")
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize(

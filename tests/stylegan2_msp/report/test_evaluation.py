@@ -124,6 +124,10 @@ def test_the_table_leaves_out_columns_in_which_nothing_is_known(found):
     text = markdown_table(found.results)
     assert "entropy in is what was asked" in text
     assert "drawn per accepted item" not in text
+    assert "Fakes:" not in text
+    found.results.about |= {"searched_within": 0.05, "draws": 40, "steady": True}
+    drawn = "Fakes: up to 40 latents were drawn until the answer was within 0.05, also under small shifts."
+    assert drawn in markdown_table(found.results)
     assert "energy ratio" not in text
     assert "| 0.30 | fakes | 9 | 0.300 |" in text
     assert f"| mean(out - in) | {found.results.value('bias', 'uniform'):.3f} (" in text
