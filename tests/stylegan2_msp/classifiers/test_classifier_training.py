@@ -83,7 +83,7 @@ def test_a_part_of_mnist_is_learned(mnist_dir: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("corrupt", [False, True])
+@pytest.mark.parametrize("corrupt", [pytest.param(False, marks=pytest.mark.long), True])
 def test_mnist_reaches_the_papers_accuracy(mnist_dir: Path, corrupt: bool) -> None:
     samples = mnist(mnist_dir)
     if corrupt:
