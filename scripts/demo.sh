@@ -7,13 +7,13 @@ start="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "" # no extra
 out="${1:-demo-out}"
 case "$out" in /*) ;; *) [ $# -gt 0 ] && out="$start/$out" ;; esac
-moons_kimg=1500 digits_kimg=90 count=2000
-[ -n "${DEMO_QUICK:-}" ] && moons_kimg=10 digits_kimg=0.5 count=100 # only to see that everything runs
+points=20000 moons_kimg=1500 digits_kimg=90 count=2000
+[ -n "${DEMO_QUICK:-}" ] && points=2000 moons_kimg=2 digits_kimg=0.1 count=100 # only to see that everything runs
 began=$SECONDS
 mkdir -p "$out"
 
 echo; echo "== 1/4 moons: data, classifier, MSP of every point"
-python scripts/dataset_tool.py moons --num 20000 --dest "$out/moons.zip"
+python scripts/dataset_tool.py moons --num "$points" --dest "$out/moons.zip"
 echo; echo "== 2/4 moons: train, then ask the generator for chosen MSPs"
 python scripts/train.py --data "$out/moons.zip" --outdir "$out/runs-moons" --kimg $moons_kimg
 python -m stylegan2_msp report --run "$out/runs-moons" --data "$out/moons.zip" --count $count --outdir "$out/moons"

@@ -31,7 +31,7 @@ from stylegan2_msp.upstream.traced import PlainGenerator
 SMALL: dict[str, Any] = {
     "z_dim": 8,
     "w_dim": 8,
-    "img_resolution": 16,
+    "img_resolution": 8,
     "mapping_kwargs": {"num_layers": 2},
     "synthesis_kwargs": {"channel_base": 64, "channel_max": 8},
 }
@@ -98,7 +98,7 @@ def asked(generator: ConditionalGenerator, n: int) -> tuple[list[torch.Tensor], 
     """Inputs as a user of the exported file gives them, the label that they mean, and noise."""
     rng = torch.Generator().manual_seed(n)
     z = torch.randn(n, generator.G.z_dim, generator=rng)
-    noise = torch.randn(n, 16 + 2 * 64 + 2 * 256, generator=rng)
+    noise = torch.randn(n, 16 + 2 * 64, generator=rng)
     if not generator.takes_class:
         return [z], None, noise
     classes = torch.arange(n) % generator.num_classes
@@ -111,10 +111,10 @@ def asked(generator: ConditionalGenerator, n: int) -> tuple[list[torch.Tensor], 
 
 
 class Maps:
-    """Noise maps in the order in which layers draw them, for 16 x 16 pixels."""
+    """Noise maps in the order in which layers draw them, for 8 x 8 pixels."""
 
     def __init__(self, noise: torch.Tensor) -> None:
-        sizes = [4, 8, 8, 16, 16]
+        sizes = [4, 8, 8]
         parts = noise.split([size**2 for size in sizes], dim=1)
         self.maps = [p.reshape(-1, 1, s, s) for p, s in zip(parts, sizes, strict=True)]
 
@@ -138,12 +138,11 @@ def check(generator: ConditionalGenerator, run: Any, mode: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", ["none", "input"])
-def test_torch_export_in_every_noise(snapshot: Path, tmp_path: Path, noise: str) -> None:
-    plain = export_torch(snapshot, tmp_path / "x.pt2", noise)
-    assert plain.inputs == ["z", "class", "msp"] + ["noise"] * (noise == "input")
+def test_torch_export_takes_noise(snapshot: Path, tmp_path: Path) -> None:
+    plain = export_torch(snapshot, tmp_path / "x.pt2", "input")
+    assert plain.inputs == ["z", "class", "msp", "noise"]
     program = torch.export.load(str(tmp_path / "x.pt2")).module()
-    check(load_generator(snapshot, "cpu"), lambda given: program(*given), noise)
+    check(load_generator(snapshot, "cpu"), lambda given: program(*given), "input")
 
 
 @pytest.mark.slow
@@ -159,8 +158,9 @@ def test_torch_export_of_every_condition(snapshot: Path, tmp_path: Path, request
 
 @pytest.mark.slow
 def test_torch_export_runs_without_this_package(snapshot: Path, tmp_path: Path) -> None:
-    """The program holds PyTorch's own operators only."""
-    export_torch(snapshot, tmp_path / "x.pt2")
+    """The program, here without noise, holds PyTorch's own operators only."""
+    plain = export_torch(snapshot, tmp_path / "x.pt2", "none")
+    assert plain.inputs == ["z", "class", "msp"]
     z, classes, u = load_inputs = asked(load_generator(snapshot, "cpu"), 2)[0]
     torch.save(load_inputs, tmp_path / "inputs.pt")
     script = (
@@ -171,7 +171,7 @@ def test_torch_export_runs_without_this_package(snapshot: Path, tmp_path: Path) 
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True)
     img = torch.load(tmp_path / "img.pt", weights_only=True)
     expected = load_generator(snapshot, "cpu").G(
-        z, torch.cat([torch.eye(10)[classes], u[:, None]], 1), noise_mode="const"
+        z, torch.cat([torch.eye(10)[classes], u[:, None]], 1), noise_mode="none"
     )
     torch.testing.assert_close(img, expected, rtol=1e-4, atol=1e-4)
 
@@ -230,7 +230,7 @@ def test_a_wrong_program_is_not_left(snapshot: Path, tmp_path: Path, monkeypatch
     def other(plain: PlainGenerator) -> Any:
         twin = copy.deepcopy(plain)
         with torch.no_grad():
-            twin.G.synthesis.b16.torgb.bias.add_(1e-2)
+            twin.G.synthesis.b8.torgb.bias.add_(1e-2)
         return traced(twin)
 
     monkeypatch.setattr(export_traced, "_traced", other)
@@ -291,8 +291,8 @@ def test_reference_interface(snapshot: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(twin(z=z, c=c, truncation_psi=0.7, noise_mode="const"), expected)
     ws = twin.mapping(z, c, truncation_psi=0.7, truncation_cutoff=None)
     torch.testing.assert_close(twin.synthesis(ws, noise_mode="const", force_fp32=True), expected)
-    assert (twin.z_dim, twin.c_dim, twin.w_dim, twin.num_ws) == (8, 11, 8, 6)
-    assert (twin.img_resolution, twin.img_channels, twin.init_kwargs.z_dim) == (16, 1, 8)
+    assert (twin.z_dim, twin.c_dim, twin.w_dim, twin.num_ws) == (8, 11, 8, 4)
+    assert (twin.img_resolution, twin.img_channels, twin.init_kwargs.z_dim) == (8, 1, 8)
     kwargs = copy.deepcopy(twin.init_kwargs)
     kwargs.synthesis_kwargs = {**kwargs.get("synthesis_kwargs", {}), "num_fp16_res": 4, "conv_clamp": 256}
     new = type(twin)(**kwargs)
@@ -363,7 +363,7 @@ def test_a_real_checkout_loads_it(digits_archive: Path, tmp_path: Path) -> None:
     if not checkout:
         pytest.skip("STYLEGAN2_ADA_PATH is not set to a checkout of stylegan2-ada-pytorch")
     torch.manual_seed(0)
-    G = build_network("Generator", {**SMALL, "c_dim": 11, "img_channels": 1})
+    G = build_network("Generator", {**SMALL, "c_dim": 11, "img_channels": 1, "img_resolution": 16})
     info = {"kind": "images", "condition": "class+msp", "num_classes": 10, "config": {"data": str(digits_archive)}}
     path = written(tmp_path, G, info)
     export_reference(path, tmp_path / "x.pkl")
