@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 
@@ -27,6 +28,13 @@ def run(command: click.Command) -> None:
         _fail("stopped", 130)
     except BrokenPipeError:
         sys.exit(141)
+
+
+def finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    """Callback of an option whose number must be neither infinite nor NaN."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number")
+    return value
 
 
 def _fail(message: str, code: int) -> None:

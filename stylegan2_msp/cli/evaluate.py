@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from stylegan2_msp.cli import finite
+
 
 @click.command()
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
@@ -34,6 +36,15 @@ import click
     help="With --within: up to N latents were drawn for each, as by generate --draws.",
 )
 @click.option("--steady", is_flag=True, help="With --draws: of fakes whose level holds under small shifts, too.")
+@click.option(
+    "--trunc",
+    "psi",
+    type=float,
+    default=1.0,
+    show_default=True,
+    callback=finite,
+    help="Truncation psi of the fakes, as of generate --trunc.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Items per pass.")
 def evaluate(
@@ -47,6 +58,7 @@ def evaluate(
     within: float | None,
     draws: int | None,
     steady: bool,
+    psi: float,
     device: str,
     batch: int,
 ) -> None:
@@ -60,7 +72,9 @@ def evaluate(
 
     path = find_snapshot(network)
     click.echo(f"network {path}")
-    done = evaluate_network(path, data, outdir, images, seed, device, batch, features, baseline, within, draws, steady)
+    done = evaluate_network(
+        path, data, outdir, images, seed, device, batch, features, baseline, within, draws, steady, psi
+    )
     for note in done.notes:
         click.echo(note, err=True)
     click.echo(next(file for file in done.files if file.name == "results.md").read_text(encoding="utf-8"))

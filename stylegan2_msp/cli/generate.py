@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import click
 
+from stylegan2_msp.cli import finite
 from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
 
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
@@ -44,7 +44,7 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
     is_flag=True,
     help="With --draws: take images only whose level holds when they are shifted a little (1/32 of their side), too.",
 )
-@click.option("--trunc", "psi", type=float, default=1.0, show_default=True, help="Truncation psi.")
+@click.option("--trunc", "psi", type=float, default=1.0, show_default=True, callback=finite, help="Truncation psi.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
 @click.option("--network", metavar="PATH", help="Snapshot or folder.  [default: the newest under training-runs]")
 @click.option("--outdir", metavar="DIR", default="out", show_default=True, help="Where to write.")
@@ -77,8 +77,6 @@ def generate(
         raise click.UsageError("--msp and --uncertainty are two names of one option; give one of them")
     levels = parse_levels(msp_text, "--msp") if msp_text is not None else None
     levels = parse_levels(level_text) if level_text is not None else levels
-    if not math.isfinite(psi):
-        raise click.BadParameter(f"--trunc {psi}: must be a finite number; try 1 or 0.7")
 
     from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
     from stylegan2_msp.report.generated import make_plan, write_generated

@@ -76,6 +76,7 @@ class Evaluator:
         quality: whether to measure FID and the like.
         baseline: a generator conditioned on the class alone, for rejection sampling.
         search: how to come near the levels asked for (`search.Search`); by default G is given them.
+        truncation_psi: of the generator's w (`ConditionalGenerator.sample`).
     """
 
     generator: ConditionalGenerator
@@ -88,6 +89,7 @@ class Evaluator:
     quality: bool = True
     baseline: ConditionalGenerator | None = None
     search: Search | None = None
+    truncation_psi: float = 1.0
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
@@ -140,7 +142,8 @@ class Evaluator:
 
     def _observe(self, name: str, asked: Asked) -> Items:
         shown = f"generating ({name})"
-        return observe_fakes(self.generator.G, self.observers, asked, self.batch, shown, self.search)
+        G, psi = self.generator.G, self.truncation_psi
+        return observe_fakes(G, self.observers, asked, self.batch, shown, self.search, psi)
 
     def _all_reals(self, real: RealData) -> Items:
         """Every real item with what the archive records of it; nobody looks."""

@@ -109,6 +109,7 @@ def observe_fakes(
     batch: int = 128,
     description: str = "",
     search: Search | None = None,
+    truncation_psi: float = 1.0,
 ) -> Items:
     """Generates what is asked for, batch by batch, and shows it to the observers; images rounded to bytes, as in files.
 
@@ -120,6 +121,7 @@ def observe_fakes(
         batch: items per pass.
         description: of a progress bar; none is shown without it.
         search: how to come near the levels asked for.
+        truncation_psi: 1 leaves w as it is, less draws it towards the mean of its label.
     """
     device = next(G.parameters()).device
     K = observers.classifier.num_classes
@@ -129,7 +131,7 @@ def observe_fakes(
     for begin in track(starts, description, len(asked), "items", step=batch) if description else starts:
         rows = slice(begin, begin + batch)
         c = asked.labels[rows, : G.c_dim].to(device)  # a class-only generator takes the one-hot alone
-        make = _maker(G, asked.z[rows].to(device), begin, asked.group)
+        make = _maker(G, asked.z[rows].to(device), begin, asked.group, truncation_psi)
         every = torch.arange(len(c), device=device)
         searched = {}
         if search is None:
@@ -164,10 +166,10 @@ def observe_reals(
     return _joined(parts, classes, np.asarray(u, np.float64))
 
 
-def _maker(G: Any, z: torch.Tensor, begin: int, group: int) -> Make:
+def _maker(G: Any, z: torch.Tensor, begin: int, group: int, psi: float) -> Make:
     def make(at: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
         seeds = [(begin + row) // group for row in at.tolist()]
-        ws = G.mapping(redrawn_latents(z[at], seeds, draw), labels, skip_w_avg_update=True)
+        ws = G.mapping(redrawn_latents(z[at], seeds, draw), labels, truncation_psi=psi, skip_w_avg_update=True)
         made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(seeds, draw), z.device))
         return made.float()
 

@@ -97,6 +97,7 @@ def evaluate_network(
     within: float | None = None,
     draws: int | None = None,
     steady: bool = False,
+    truncation_psi: float = 1.0,
 ) -> Report:
     """The whole evaluation of a snapshot.
 
@@ -112,6 +113,7 @@ def evaluate_network(
         within, draws, steady: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by
             default G is given them. Where the snapshot does not say how often reals are named as their class, the data
             do.
+        truncation_psi: of the fakes, those of ``baseline`` left alone.
 
     Raises:
         UserError: something given does not fit; nothing has been written.
@@ -134,10 +136,23 @@ def evaluate_network(
     real = RealData(archive)
     judges = make_judges(archive, real.data, generator.measure, generator.device)
     about = _about(generator, archive, n, seed) | _about_judges(judges, features, other)
+    if truncation_psi != 1:
+        about["truncation_psi"] = truncation_psi
     if search is not None:
         about |= {"searched_within": search.within, "draws": search.draws, "steady": search.steady}
     found = Evaluator(
-        generator, n, seed, batch, real, judges, extractor, features != "none", other, search, Results(about)
+        generator,
+        n,
+        seed,
+        batch,
+        real,
+        judges,
+        extractor,
+        features != "none",
+        other,
+        search,
+        truncation_psi,
+        Results(about),
     ).run()
     if other is None:
         notes.append("no --baseline: nothing is said of rejection sampling from a class-only generator")

@@ -54,6 +54,8 @@ def _about(results: Results) -> str:
         how = f"up to {about['draws']} latents were drawn" if about.get("draws") else "their levels were searched"
         held = ", also under small shifts" if about.get("steady") else ""
         text += f" Fakes: {how} until the answer was within {about['searched_within']:g}{held}."
+    if "truncation_psi" in about:
+        text += f" Truncation psi {about['truncation_psi']:g}."
     for role in ("second", "probe"):
         judge = about.get(role)
         if judge:

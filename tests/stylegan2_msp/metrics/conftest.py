@@ -38,7 +38,7 @@ class Retrieval(torch.nn.Module):
         self.anchor = torch.nn.Parameter(torch.zeros(1))
         self.wanted = wanted
 
-    def mapping(self, z, c, skip_w_avg_update=False):
+    def mapping(self, z, c, truncation_psi=1, skip_w_avg_update=False):
         return torch.cat([c, z], dim=1)
 
     def synthesis(self, ws, noise_mode="random", rng=None):

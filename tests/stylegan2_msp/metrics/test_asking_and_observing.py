@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.second import ResidualCNN
 from stylegan2_msp.conditioning import make_labels
+from stylegan2_msp.generation import load_generator
 from stylegan2_msp.metrics.asking import (
     Asked,
     ask_matched,
@@ -103,7 +104,7 @@ class Picture(torch.nn.Module):
         super().__init__()
         self.value = torch.nn.Parameter(torch.tensor(value))
 
-    def mapping(self, z, c, skip_w_avg_update=False):
+    def mapping(self, z, c, truncation_psi=1, skip_w_avg_update=False):
         assert c.shape[1] == self.c_dim
         return c
 
@@ -161,6 +162,16 @@ def test_a_class_only_generator_is_given_the_one_hot_alone():
     G.c_dim = 2
     classifier = SimpleNamespace(num_classes=2, measure=Msp(), answer=lambda x, c: (c, torch.ones(len(x))))
     observe_fakes(G, Observers(classifier), Asked(make_labels([1], [0.5], 2), torch.zeros(1, 2)))
+
+
+def test_truncation_draws_items_to_the_centre_of_their_label(points_snapshot):
+    """At psi 0 nothing but the label is left of an item."""
+    generator = load_generator(points_snapshot)
+    labels = make_labels([0, 0, 0, 1, 1, 1], [0.6, 0.9, 0.9, 0.6, 0.6, 0.9], 2)
+    asked = Asked(labels, torch.randn(6, generator.G.z_dim, generator=seeded()))
+    for psi, alike in ((1.0, 6), (0.0, 4)):
+        items = observe_fakes(generator.G, Observers(generator.classifier), asked, truncation_psi=psi)
+        assert len(np.unique(items.features.round(4), axis=0)) == alike
 
 
 def test_features_are_what_enters_the_second_classifiers_last_layer(frozen_cnn):
