@@ -144,7 +144,8 @@ def train(outdir: Path, resume: str | None, dry_run: bool, **options: Any) -> No
 
     Every option has a default: `train --data X.zip --cond-msp=1` is enough.
     """
-    from stylegan2_msp.training.launch import Machine, start
+    from stylegan2_msp.training.launch import start
+    from stylegan2_msp.training.plan import Machine
 
     machine = Machine(
         **{name: options.pop(name) for name in ("device", "gpus", "workers", "nhwc", "nobench", "allow_tf32")}

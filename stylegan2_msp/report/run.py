@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from stylegan2_msp.agreement import archive_agreement
-from stylegan2_msp.data.archive import Archive, open_archive
+from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
-from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
+from stylegan2_msp.generation import ConditionalGenerator
 from stylegan2_msp.metrics.evaluate import Evaluation, Evaluator, RealData
 from stylegan2_msp.metrics.inception import inception_features
 from stylegan2_msp.metrics.judges import Judges, make_judges
@@ -28,6 +28,7 @@ from stylegan2_msp.report.evaluation import evaluation_figures
 from stylegan2_msp.report.generated import make_plan, picture_of
 from stylegan2_msp.report.points import fig2a_points
 from stylegan2_msp.report.style import save_figure
+from stylegan2_msp.report.subject import class_only, fitting_archive, load_conditional
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
 
@@ -68,7 +69,7 @@ def report_run(
     begin = time.monotonic()
     generator = load_conditional(run, device)
     notes: list[str] = []
-    archive = _archive(generator, data, notes)
+    archive = fitting_archive(generator, data, notes)
     folder = make_folder(outdir)
     real = None if archive is None else RealData(archive)
     found = Evaluator(generator, n, seed, batch, real, results=Results(_about(generator, archive, n, seed))).run()
@@ -124,11 +125,11 @@ def evaluate_network(
     generator = load_conditional(network, device)
     generator.search(within, draws, steady)
     notes: list[str] = []
-    archive = _archive(generator, data, notes)
+    archive = fitting_archive(generator, data, notes)
     assert archive is not None
     generator.agreement = generator.agreement or archive_agreement(archive)
     search = generator.search(within, draws, steady)
-    other = None if baseline is None else _class_only(baseline, generator)
+    other = None if baseline is None else class_only(baseline, generator)
     if features == "inception" and generator.kind == "points":
         raise UserError("--features inception: the data are 2-D points; leave it out")
     extractor = inception_features(generator.device) if features == "inception" else None
@@ -162,33 +163,6 @@ def evaluate_network(
     return _write(folder, figures, found.results, begin, notes)
 
 
-def load_conditional(network: str | Path, device: str) -> ConditionalGenerator:
-    """A generator with a condition to evaluate and the classifier to do it with; raises `UserError` for another."""
-    generator = load_generator(find_snapshot(network), device)
-    if generator.classifier is None or not generator.takes_u:
-        raise UserError(
-            f"{generator.snapshot.path}: was trained without MSP, there is nothing to compare; give a --cond-msp=1 run"
-        )
-    return generator
-
-
-def _class_only(path: str | Path, generator: ConditionalGenerator) -> ConditionalGenerator:
-    other = load_generator(find_snapshot(path), generator.device)
-    if other.takes_u or not other.takes_class:
-        raise UserError(
-            f"--baseline {path}: must be conditioned on the class alone; train it with --cond-msp=0 --cond=1"
-        )
-    found, wanted = ((g.kind, g.num_classes, _shape(g)) for g in (other, generator))
-    if found != wanted:
-        raise UserError(f"--baseline {path}: makes {found}, the network {wanted}; give one of the same data")
-    return other
-
-
-def _shape(generator: ConditionalGenerator) -> tuple[int, int]:
-    G = generator.G
-    return (int(G.img_channels), int(G.img_resolution)) if generator.kind == "images" else (2, 0)
-
-
 def _condition_figures(generator: ConditionalGenerator, found: Evaluation) -> dict[str, Any]:
     """Fig. 4 for every distribution of labels, and Fig. 2b."""
     title, figures = generator.measure.title, {}
@@ -201,38 +175,6 @@ def _condition_figures(generator: ConditionalGenerator, found: Evaluation) -> di
     uniform = found.items["uniform"]
     figures["fig2b_levels"] = fig2b_levels(uniform.asked, uniform.answered, measure=title)
     return figures
-
-
-def _archive(generator: ConditionalGenerator, data: str | Path | None, notes: list[str]) -> Archive | None:
-    """The archive of the natural labels, or None with a note why not."""
-    info = generator.snapshot.info
-    trained_on = (info.get("config") or {}).get("data")
-    if data is None:
-        if trained_on is None or not Path(trained_on).exists():
-            notes.append(f"the run's data ({trained_on}) are not here: no figures on natural labels; give --data")
-            return None
-        data = str(trained_on)
-    archive = open_archive(data)
-    if archive.num_classes != generator.num_classes or archive.kind != generator.kind or not archive.annotated:
-        raise UserError(
-            f"{archive.path}: holds {archive.kind} of {archive.num_classes} classes"
-            f"{'' if archive.annotated else ' without uncertainty'}, the snapshot wants annotated {generator.kind} of "
-            f"{generator.num_classes}; give the run's own data with --data"
-        )
-    if archive.uncertainty != generator.measure.name:
-        raise UserError(
-            f"{archive.path}: is annotated with {archive.uncertainty}, the snapshot wants {generator.measure.name}; "
-            "give the run's own data with --data"
-        )
-    if archive.kind == "images" and (archive.img_channels, archive.img_resolution) != _shape(generator):
-        channels, size = _shape(generator)
-        raise UserError(
-            f"{archive.path}: holds {archive.img_channels}-channel images of {archive.img_resolution} pixels, the "
-            f"snapshot makes {channels}-channel ones of {size}; give the run's own data with --data"
-        )
-    if archive.content_sha256 != (info.get("data") or {}).get("sha256"):
-        notes.append(f"{archive.path} is not the data that the run was trained on")
-    return archive
 
 
 def _fig2a(generator: ConditionalGenerator, found: Evaluation, real: RealData) -> Any:

@@ -19,7 +19,8 @@ from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
 from stylegan2_msp.report.run import report_run
-from stylegan2_msp.training.launch import Machine, start
+from stylegan2_msp.training.launch import start
+from stylegan2_msp.training.plan import Machine
 
 TRAIN = ["--cfg", "points", "--batch", "32", "--kimg", "0.64", "--tick", "0.32", "--snap", "1"]
 TERMS = ["--consistency", "1", "--consistency-kimg", "0.1", "--flatten", "0.5", "--device", "cpu", "--gpus", "1"]

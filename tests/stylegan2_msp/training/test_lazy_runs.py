@@ -15,7 +15,8 @@ from stylegan2_msp.data import storage
 from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.training.checkpoint import list_states, load_state
-from stylegan2_msp.training.launch import Machine, start
+from stylegan2_msp.training.launch import start
+from stylegan2_msp.training.plan import Machine
 
 SMALL = {
     "cfg": "tiny",

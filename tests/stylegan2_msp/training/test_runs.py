@@ -22,7 +22,8 @@ from stylegan2_msp.generation import load_generator
 from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot
 from stylegan2_msp.training.checkpoint import list_states, load_state
-from stylegan2_msp.training.launch import Machine, start
+from stylegan2_msp.training.launch import start
+from stylegan2_msp.training.plan import Machine
 from stylegan2_msp.uncertainty import Softmax
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"

@@ -14,7 +14,8 @@ from stylegan2_msp.config import DataInfo, TrainConfig, resolve
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import Discriminator, Generator, build_network
 from stylegan2_msp.snapshot import save_snapshot
-from stylegan2_msp.training.launch import Machine, start
+from stylegan2_msp.training.launch import start
+from stylegan2_msp.training.plan import Machine
 from stylegan2_msp.training.transfer import adopted, load_weights, read_source, widened
 
 K = 3

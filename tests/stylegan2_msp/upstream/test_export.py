@@ -21,7 +21,8 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator
 from stylegan2_msp.networks import build_network
 from stylegan2_msp.snapshot import load_snapshot, save_snapshot
-from stylegan2_msp.training.launch import Machine, start
+from stylegan2_msp.training.launch import start
+from stylegan2_msp.training.plan import Machine
 from stylegan2_msp.upstream import export_traced
 from stylegan2_msp.upstream.export_reference import export_reference
 from stylegan2_msp.upstream.export_traced import export_onnx, export_torch

@@ -1,0 +1,73 @@
+"""What is measured: a network with a condition, and the data and the baseline that fit it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stylegan2_msp.data.archive import Archive, open_archive
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
+
+
+def load_conditional(network: str | Path, device: str) -> ConditionalGenerator:
+    """A generator with a condition to evaluate and the classifier to do it with; raises `UserError` for another."""
+    generator = load_generator(find_snapshot(network), device)
+    if generator.classifier is None or not generator.takes_u:
+        raise UserError(
+            f"{generator.snapshot.path}: was trained without MSP, there is nothing to compare; give a --cond-msp=1 run"
+        )
+    return generator
+
+
+def class_only(path: str | Path, generator: ConditionalGenerator) -> ConditionalGenerator:
+    """A generator of the same data that knows the class only; raises `UserError` for another."""
+    other = load_generator(find_snapshot(path), generator.device)
+    if other.takes_u or not other.takes_class:
+        raise UserError(
+            f"--baseline {path}: must be conditioned on the class alone; train it with --cond-msp=0 --cond=1"
+        )
+    found, wanted = ((g.kind, g.num_classes, _shape(g)) for g in (other, generator))
+    if found != wanted:
+        raise UserError(f"--baseline {path}: makes {found}, the network {wanted}; give one of the same data")
+    return other
+
+
+def fitting_archive(generator: ConditionalGenerator, data: str | Path | None, notes: list[str]) -> Archive | None:
+    """The archive of the natural labels, by default the one of the training, or None with a note why not.
+
+    Raises:
+        UserError: it cannot be read, or is not of the generator's kind, classes, measure or size.
+    """
+    info = generator.snapshot.info
+    trained_on = (info.get("config") or {}).get("data")
+    if data is None:
+        if trained_on is None or not Path(trained_on).exists():
+            notes.append(f"the run's data ({trained_on}) are not here: no figures on natural labels; give --data")
+            return None
+        data = str(trained_on)
+    archive = open_archive(data)
+    if archive.num_classes != generator.num_classes or archive.kind != generator.kind or not archive.annotated:
+        raise UserError(
+            f"{archive.path}: holds {archive.kind} of {archive.num_classes} classes"
+            f"{'' if archive.annotated else ' without uncertainty'}, the snapshot wants annotated {generator.kind} of "
+            f"{generator.num_classes}; give the run's own data with --data"
+        )
+    if archive.uncertainty != generator.measure.name:
+        raise UserError(
+            f"{archive.path}: is annotated with {archive.uncertainty}, the snapshot wants {generator.measure.name}; "
+            "give the run's own data with --data"
+        )
+    if archive.kind == "images" and (archive.img_channels, archive.img_resolution) != _shape(generator):
+        channels, size = _shape(generator)
+        raise UserError(
+            f"{archive.path}: holds {archive.img_channels}-channel images of {archive.img_resolution} pixels, the "
+            f"snapshot makes {channels}-channel ones of {size}; give the run's own data with --data"
+        )
+    if archive.content_sha256 != (info.get("data") or {}).get("sha256"):
+        notes.append(f"{archive.path} is not the data that the run was trained on")
+    return archive
+
+
+def _shape(generator: ConditionalGenerator) -> tuple[int, int]:
+    G = generator.G
+    return (int(G.img_channels), int(G.img_resolution)) if generator.kind == "images" else (2, 0)
