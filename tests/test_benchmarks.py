@@ -20,6 +20,7 @@ def run(*command: str, timeout: int = 500, **env: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_gpu_check_goes_through_all_stages_without_a_gpu(tmp_path: Path) -> None:
     stages = ["doctor", "ops", "step", "step-ada", "step-pl", "data", "train", "report", "generate"]

@@ -73,7 +73,19 @@ def evaluate(
     path = find_snapshot(network)
     click.echo(f"network {path}")
     done = evaluate_network(
-        path, data, outdir, images, seed, device, batch, features, baseline, within, draws, steady, psi
+        path,
+        data,
+        outdir,
+        images,
+        seed,
+        device,
+        batch,
+        features,
+        baseline,
+        within=within,
+        draws=draws,
+        steady=steady,
+        truncation_psi=psi,
     )
     for note in done.notes:
         click.echo(note, err=True)

@@ -148,12 +148,12 @@ def evaluate_network(
         batch,
         real,
         judges,
-        extractor,
-        features != "none",
-        other,
-        search,
-        truncation_psi,
-        Results(about),
+        features=extractor,
+        quality=features != "none",
+        baseline=other,
+        search=search,
+        truncation_psi=truncation_psi,
+        results=Results(about),
     ).run()
     if other is None:
         notes.append("no --baseline: nothing is said of rejection sampling from a class-only generator")

@@ -82,6 +82,7 @@ def test_a_part_of_mnist_is_learned(mnist_dir: Path, monkeypatch: pytest.MonkeyP
     assert frozen.spec.report["val_accuracy"] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("corrupt", [False, True])
 def test_mnist_reaches_the_papers_accuracy(mnist_dir: Path, corrupt: bool) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
+from whole_runs import SMALL, assert_same, final_state, losses, only_run
 
 from stylegan2_msp.data import storage
 from stylegan2_msp.data.archive import Archive
@@ -18,47 +17,8 @@ from stylegan2_msp.training.checkpoint import list_states, load_state
 from stylegan2_msp.training.launch import start
 from stylegan2_msp.training.plan import Machine
 
-SMALL = {
-    "cfg": "tiny",
-    "batch": 8,
-    "kimg": 0.096,
-    "tick": 0.032,
-    "snap": 1,
-    "metrics": "none",  # those of every tick would take a third of so short a run
-    "consistency_kimg": 0.04,
-    "z_dim": 16,
-}
 CPU = Machine(device="cpu", workers=2)
 ROOT = Path(__file__).parents[3]
-
-
-def only_run(outdir: Path) -> Path:
-    (run,) = outdir.iterdir()
-    return run
-
-
-def final_state(run: Path) -> dict[str, object]:
-    state = load_state(list_states(run)[-1])[1]
-    del state["counters"]["seconds"]
-    return state
-
-
-def assert_same(a: object, b: object) -> None:
-    assert type(a) is type(b)
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def losses(run: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k.startswith("loss/")} for row in rows]
 
 
 @pytest.fixture
