@@ -18,6 +18,7 @@ CURVES = (
     ("spearman", "Spearman(in, out)", (None, 1.02)),
     ("mae", "Mean |out − in|", (0.0, None)),
     ("class_agreement", "Share of the class asked for", (0.0, 1.02)),
+    ("diversity", "Diversity within a class (reals: 1)", (0.0, None)),
 )
 
 
@@ -87,18 +88,18 @@ def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "",
 
 
 def training_curves(records: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """Spearman, mean absolute error and class agreement against kimg, on natural and on uniform MSP.
+    """Spearman, mean absolute error, class agreement and diversity against kimg, on natural and on uniform MSP.
 
     Args:
         records: one mapping per tick, as in stats.jsonl: 'kimg' and, after 'condition/', the names of
             `metrics.condition.ConditionFigures`; a tick without a figure is skipped in its panel.
     """
     with styled():
-        figure = new_figure(12, 4.4)
+        figure = new_figure(15, 4.4)
         for axes, (name, label, limits) in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
             _curve(axes, records, name, limits)
             axes.set(xlabel="Images shown (thousands)", ylabel=label)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from stylegan2_msp.report.style import FAINT, INK, VERMILION, new_figure, styled
 
-MAX_COLUMNS = 16
+MAX_COLUMNS = 20
 MAX_ROWS = 12
 _CELL = 0.85  # inches that an image is wide
 _NAME_LENGTH = 9

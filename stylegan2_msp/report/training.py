@@ -22,6 +22,7 @@ from stylegan2_msp.uncertainty import MEASURES, Measure, Msp
 
 LEVELS = (1.0, 0.9, 0.7, 0.5, 0.3)
 _UNCONDITIONAL_COLUMNS = 10
+_MOST_OF_A_CLASS = 3  # columns; one alone would hide that G repeats itself
 _POINTS = 300
 _POINTS_OF_REALS = 2000
 
@@ -39,7 +40,8 @@ def save_fakes(
     condition: str,
     batch: int = 32,
 ) -> None:
-    """One column per class, one row per level, z fixed per column: seed k for class k, as `generate` would draw them.
+    """Up to three columns per class, one row per level, z fixed per column: seeds k, K + k, 2 K + k for class k, as
+    `generate` would draw them.
 
     For points: a scatter at every level. Draws nothing from any global random state.
     """
@@ -57,18 +59,25 @@ def save_fakes(
 
 def fakes_plan(generator: ConditionalGenerator) -> Plan:
     """Which (seed, class) pairs and levels `save_fakes` shows."""
+    K = generator.num_classes
     levels: list[Level | None] = [None]
     if generator.takes_u:
         levels = [*grid_levels(generator.num_classes, generator.measure)]
-    columns = min(generator.num_classes, MAX_COLUMNS) if generator.takes_class else _UNCONDITIONAL_COLUMNS
     if generator.kind == "points":
-        columns = _POINTS
-    classes = [k % generator.num_classes if generator.takes_class else None for k in range(columns)]
-    return Plan(list(enumerate(classes)), levels)
+        return Plan([(k, k % K if generator.takes_class else None) for k in range(_POINTS)], levels)
+    if not generator.takes_class:
+        return Plan([(k, None) for k in range(_UNCONDITIONAL_COLUMNS)], levels)
+    pairs = [(k + K * i, k) for k in range(min(K, MAX_COLUMNS)) for i in range(columns_per_class(K))]
+    return Plan(pairs, levels)
+
+
+def columns_per_class(num_classes: int) -> int:
+    """How many images of a class stand side by side."""
+    return min(max(MAX_COLUMNS // num_classes, 1), _MOST_OF_A_CLASS)
 
 
 def save_reals(path: str | Path, archive: Archive, data: npt.NDArray[Any], index: npt.NDArray[Any]) -> None:
-    """Real data in the layout of `save_fakes`: of each class the image nearest to each row's level.
+    """Real data in the layout of `save_fakes`: of each class the images nearest to each row's level.
 
     Above each image stands its own level, for a rare level may have no real image near it.
 
@@ -88,21 +97,24 @@ def save_reals(path: str | Path, archive: Archive, data: npt.NDArray[Any], index
         panel = (f"Real, coloured by {measure.title}", data[first], shown[first], colour[first])
         save_figure(points_panels([panel], names, measure), path)
         return
-    columns = np.unique(classes)[:MAX_COLUMNS] if classes is not None else np.arange(_UNCONDITIONAL_COLUMNS)
+    shown_classes = np.unique(classes)[:MAX_COLUMNS] if classes is not None else np.arange(_UNCONDITIONAL_COLUMNS)
+    beside = columns_per_class(archive.num_classes) if classes is not None else 1
     levels = grid_levels(archive.num_classes, measure) if u is not None else [None] * 4
     images, captions = {}, {}
-    for c, cls in enumerate(columns):
-        members = np.arange(c, len(data), len(columns)) if classes is None else np.flatnonzero(classes == cls)
+    for k, cls in enumerate(shown_classes):
+        members = np.arange(k, len(data), len(shown_classes)) if classes is None else np.flatnonzero(classes == cls)
         for r, level in enumerate(levels):
             if level is None or u is None:
-                if r < len(members):
-                    images[r, c] = data[members[r]]
-                continue
-            nearest = members[np.abs(u[members] - level).argmin()]
-            images[r, c], captions[r, c] = data[nearest], Caption("", float(u[nearest]))
+                picked = members[r * beside : (r + 1) * beside]
+            else:
+                picked = members[np.abs(u[members] - level).argsort(kind="stable")[:beside]]
+            for c, row in enumerate(picked, k * beside):
+                images[r, c] = data[row]
+                if u is not None:
+                    captions[r, c] = Caption("", float(u[row]))
     rows = ["" if level is None else level_label(level, measure) for level in levels]
-    heads = [class_label(names[cls]) if classes is not None else "" for cls in columns]
+    heads = [class_label(names[cls]) if classes is not None else "" for cls in shown_classes for _ in range(beside)]
     name = measure.title
-    note = f"Real images, of each class the one nearest to the row's {name}; above each its own {name}."
+    note = f"Real images, of each class those nearest to the row's {name}; above each its own {name}."
     note = note if captions else ""
     save_figure(fig3_grid(images, rows, heads, captions, note=note), path)

@@ -94,6 +94,7 @@ def tick_line(stats: dict[str, Any]) -> str:
         for name in ("natural", "uniform"):
             rho, error = stats[f"condition/{name}_spearman"], stats[f"condition/{name}_mae"]
             parts.append(f"MSP {name}: rho {_show(rho)} mae {_show(error)}")
+        parts.append(f"diversity {_show(stats['condition/natural_diversity'])}")
     return "  ".join(parts)
 
 

@@ -62,8 +62,8 @@ class Run:
     def __post_init__(self) -> None:
         self.log = RunLog(self.folder if self.world.rank == 0 else None, self.config.kimg)
         self.monitor = None
-        if self.config.metrics == "condition" and self.classifier is not None:
-            self.monitor = ConditionMonitor(self.classifier, self.data.labels)
+        if self.config.metrics == "condition" and self.classifier is not None and self.world.rank == 0:
+            self.monitor = ConditionMonitor(self.classifier, self.data)
 
     def train(self) -> int:
         """Runs to the end or to a stop; returns the exit code (0, or 128 + signal)."""
@@ -137,9 +137,9 @@ class Run:
                 f"{self.folder}: training diverged (a loss is not a number at {stats['kimg']:.1f} kimg); "
                 "raise --gamma or lower --lrate and resume from an older state"
             )
+        if self.monitor is not None:
+            stats |= self.monitor.measure(state.G_ema)
         if self.world.rank == 0:
-            if self.monitor is not None:
-                stats |= self.monitor.measure(state.G_ema)
             self.log.record(stats)
             self.log.say(tick_line(stats))
 

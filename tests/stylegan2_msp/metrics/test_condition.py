@@ -47,9 +47,8 @@ def natural(n=400):
 
 
 def measure(answer, n=400, seed=0, **kwargs):
-    return m.measure_condition(
-        StandIn(answer), reader, natural(), n=n, generator=torch.Generator().manual_seed(seed), **kwargs
-    )
+    generator = torch.Generator().manual_seed(seed)
+    return m.measure_condition(StandIn(answer), reader, natural(), n=n, generator=generator, **kwargs)
 
 
 def test_perfect_generator():
@@ -79,8 +78,8 @@ def test_inverted_generator():
 
 def test_same_generator_seed_same_figures_and_the_global_state_is_left_alone():
     before = torch.get_rng_state()
-    one = measure(lambda cls, u: (cls.float(), u.sqrt()), seed=3)
-    two = measure(lambda cls, u: (cls.float(), u.sqrt()), seed=3, batch=7)
+    one = measure(lambda cls, u: (cls.float(), u.sqrt()), seed=3, real_diversity=1.0)
+    two = measure(lambda cls, u: (cls.float(), u.sqrt()), seed=3, batch=7, real_diversity=1.0)
     other = measure(lambda cls, u: (cls.float(), u.sqrt()), seed=4)
     assert one == two
     assert one.natural_mae != other.natural_mae
@@ -96,3 +95,24 @@ def test_latents_come_from_the_given_generator_and_differ():
     assert abs(natural_z.mean()) < 0.3
     assert torch.equal(uniform_z[0], uniform_z[7])  # the same latent at all eight levels
     assert not torch.equal(uniform_z[0], uniform_z[8])
+
+
+def test_diversity_is_that_of_the_reals_for_a_perfect_generator_and_none_for_one_that_repeats_itself():
+    labels = natural()
+    classes = labels[:, :K].argmax(dim=1)
+    spread = m.item_diversity(torch.stack([classes.float(), labels[:, K]], dim=1), classes.numpy())
+    assert spread == pytest.approx(0.7 / 3, rel=0.1)  # two uniform numbers are a third of the range apart
+    perfect = measure(lambda cls, u: (cls.float(), u), n=3000, real_diversity=spread)
+    assert perfect.natural_diversity == pytest.approx(1, abs=0.03)
+    halved = measure(lambda cls, u: (cls.float(), u / 2), n=3000, real_diversity=spread)
+    assert halved.natural_diversity == pytest.approx(0.5, abs=0.02)
+    repeated = measure(lambda cls, u: (cls.float(), torch.full_like(u, 0.9)), real_diversity=spread)
+    assert repeated.natural_diversity == pytest.approx(0, abs=1e-6)
+    assert math.isnan(measure(lambda cls, u: (cls.float(), u)).natural_diversity)  # the reals' is not known
+
+
+def test_large_images_are_compared_by_their_means_over_areas():
+    x = torch.rand(6, 3, 64, 64)
+    small = x.unflatten(3, (32, 2)).unflatten(2, (32, 2)).mean(dim=(3, 5)).flatten(1)
+    assert torch.allclose(m.item_features(x), small, atol=1e-6)
+    assert torch.equal(m.item_features(x[..., :16, :16]), x[..., :16, :16].flatten(1))

@@ -53,9 +53,10 @@ def test_training_curves_skip_ticks_without_a_figure():
     records = [
         {"kimg": 10, "condition/natural_mae": 0.2, "condition/uniform_mae": 0.3, "condition/natural_spearman": None},
         {"kimg": 20, "condition/natural_mae": 0.1, "condition/uniform_mae": 0.2, "condition/natural_spearman": 0.5},
-        {"kimg": 30},
+        {"kimg": 30, "condition/natural_diversity": 0.4},
     ]
-    spearman, mae, _ = training_curves(records).axes
+    spearman, mae, _, variety = training_curves(records).axes
+    assert variety.lines[0].get_xydata().tolist() == [[30, 0.4]]
     assert spearman.lines[0].get_xydata().tolist() == [[20, 0.5]]
     assert mae.lines[0].get_xydata().tolist() == [[10, 0.2], [20, 0.1]]
     assert mae.get_ylim()[1] > 0.3
@@ -102,15 +103,15 @@ def test_spread_keeps_first_and_last():
     assert chosen == sorted(set(chosen))
 
 
-def test_a_grid_keeps_whole_seeds_and_at_most_16_columns():
-    pairs = [(seed, cls) for seed in range(4) for cls in range(10)]
+def test_a_grid_keeps_whole_seeds_and_at_most_20_columns():
+    pairs = [(seed, cls) for seed in range(4) for cls in range(7)]
     plan = Plan(pairs, [i / 20 for i in range(1, 21)])
     shown, rows = plan.shown
-    assert shown == pairs[:10]
+    assert shown == pairs[:14]
     assert (len(rows), rows[0], rows[-1]) == (12, 0.05, 1.0)
-    assert len(plan.requests) == 800
-    assert len(Plan([(s, s % 10) for s in range(100)], [1.0]).shown[0]) == 16
-    assert len(Plan([(0, k) for k in range(100)], [1.0]).shown[0]) == 16
+    assert len(plan.requests) == 560
+    assert len(Plan([(s, s % 10) for s in range(100)], [1.0]).shown[0]) == 20
+    assert len(Plan([(0, k) for k in range(100)], [1.0]).shown[0]) == 20
 
 
 def test_names_tell_apart_all_that_can_be_asked():

@@ -28,19 +28,18 @@ def words(figure):
     return [t.get_text() for t in figure.axes[0].texts]
 
 
-def test_fakes_have_a_row_per_level_and_a_column_per_class(tmp_path, figures, grey, digits_archive):
+def test_fakes_have_a_row_per_level_and_two_columns_for_each_of_ten_classes(tmp_path, figures, grey, digits_archive):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     training.save_fakes(tmp_path / "f.png", grey.G, grey.classifier, open_archive(digits_archive), "class+msp")
     assert torch.equal(before, torch.get_rng_state())
     assert (tmp_path / "f.png").stat().st_size > 0
-    assert len(figures[0].axes[0].images) == 50
-    assert {"MSP 1.0", "MSP 0.9", "MSP 0.7", "MSP 0.5", "MSP 0.3", "class 0\nseed 0", "class 9\nseed 9"} <= set(
-        words(figures[0])
-    )
+    assert len(figures[0].axes[0].images) == 100
+    heads = {"class 0\nseed 0", "class 0\nseed 10", "class 9\nseed 9", "class 9\nseed 19"}
+    assert {"MSP 1.0", "MSP 0.9", "MSP 0.7", "MSP 0.5", "MSP 0.3", *heads} <= set(words(figures[0]))
 
 
-@pytest.mark.parametrize(("condition", "c_dim", "columns"), [("class", 10, 10), ("none", 0, 10)])
+@pytest.mark.parametrize(("condition", "c_dim", "columns"), [("class", 10, 20), ("none", 0, 10)])
 def test_fakes_of_lesser_conditions(tmp_path, figures, digits_archive, condition, c_dim, columns):
     kwargs = {"z_dim": 8, "c_dim": c_dim, "w_dim": 8, "img_resolution": 16, "img_channels": 1}
     G = build_network("Generator", {**kwargs, "synthesis_kwargs": {"channel_base": 64, "channel_max": 4}}).eval()
@@ -48,14 +47,19 @@ def test_fakes_of_lesser_conditions(tmp_path, figures, digits_archive, condition
     assert len(figures[0].axes[0].images) == columns
 
 
-def test_reals_show_the_nearest_image_to_each_level(tmp_path, figures, digits_archive):
+def test_reals_show_the_nearest_images_to_each_level(tmp_path, figures, digits_archive):
     archive = open_archive(digits_archive)
     index = np.arange(0, 400, 2)
     training.save_reals(tmp_path / "r.png", archive, archive.load_images(progress=False)[index], index)
     msp, classes = archive.u[index], archive.classes[index]
-    nearest = [msp[classes == 4][np.abs(msp[classes == 4] - level).argmin()] for level in training.LEVELS]
+    four = msp[classes == 4]
+    nearest = [u for level in training.LEVELS for u in sorted(four, key=lambda u: abs(u - level))[:2]]
     assert {f"{u:.2f}" for u in nearest} <= set(words(figures[0]))
-    assert len(figures[0].axes[0].images) == 50
+    assert len(figures[0].axes[0].images) == 100
+
+
+def test_few_classes_have_three_columns_and_many_one():
+    assert [training.columns_per_class(k) for k in (1, 2, 6, 7, 10, 11, 1000)] == [3, 3, 3, 2, 2, 1, 1]
 
 
 def test_points(tmp_path, figures, moons_archive, points_snapshot):

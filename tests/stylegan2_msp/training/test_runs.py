@@ -69,7 +69,14 @@ def test_a_run_leaves_what_the_field_expects(digits_archive, tmp_path, capsys):
     assert snapshot.classifier is not None
     rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
     assert [row["kimg"] for row in rows] == [0.032, 0.064, 0.096]
-    assert {"condition/natural_mae", "condition/uniform_mae", "loss/G", "loss/D", "loss/r1_penalty"} <= rows[0].keys()
+    assert {
+        "condition/natural_mae",
+        "condition/natural_diversity",
+        "condition/uniform_mae",
+        "loss/G",
+        "loss/D",
+        "loss/r1_penalty",
+    } <= rows[0].keys()
     assert "tick 3" in capsys.readouterr().out
     state = load_state(list_states(run)[-1])[1]
     for name, value in snapshot.G.state_dict().items():
