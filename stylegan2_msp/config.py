@@ -70,6 +70,7 @@ class TrainConfig:
     label_noise: float | str = 0.0  # sigma, or 'auto'
     vicinal: float = 0.0  # kappa
     sharpness: bool = False  # D is told how sharp an image is for its class and level
+    diversity: float = 0.0  # weight of the charge for a lack of it: see training.diversity
     noise_start: float = 0.0  # strength of the noise in G's last layer; above 0 all strengths learn slowly
     given: dict[str, Any] = field(default_factory=dict)  # options of the command line, for --resume
 

@@ -33,10 +33,12 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "vicinal": 0.0,
         "flatten": 0.5,
         "sharpness": kind == "images",
+        "diversity": 4.0 if kind == "images" else 0.0,
     }
     terms = {name: value if given.get(name) is None else given[name] for name, value in defaults.items()}
     if not guided:
-        off = ("consistency", "consistency_uniform", "consistency_class", "label_noise", "vicinal", "flatten")
+        weights = ("consistency", "consistency_uniform", "consistency_class", "diversity")
+        off = (*weights, "label_noise", "vicinal", "flatten")
         return terms | dict.fromkeys(off, 0.0) | {"sharpness": False}
     if terms["sharpness"] and kind == "points":
         raise UserError("--sharpness: 2-D points have none; leave it out")
@@ -72,6 +74,7 @@ def check_choices(given: dict[str, Any]) -> None:
         "consistency_augment": (0, 1),
         "label_noise": (0, 1),
         "vicinal": (0, 1),
+        "diversity": (0, None),
         "freezed": (0, None),
         "seed": (0, None),
     }

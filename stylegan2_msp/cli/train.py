@@ -110,6 +110,12 @@ class NumberOrAuto(click.ParamType):
     help="Tell D how sharp an image is for its class and u, so that not all doubt becomes blur.  "
     "[default: on for images]",
 )
+@click.option(
+    "--diversity",
+    type=float,
+    help="Weight of what G is charged where fakes of a class lie nearer to each other than reals do.  "
+    "[default: 4 for images, 0 for points]",
+)
 @click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")
 @click.option("--p", type=float, help="Augmentation probability of --aug fixed.")
 @click.option("--target", type=float, help="Target of --aug ada.  [default: 0.6]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.data.lazy import LazyImages, Rows
 from stylegan2_msp.data.storage import Alone, Group, store_images
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.progress import track
 from torch_utils_ext.rng import BatchRng
+
+_LOOKED_AT_ONCE = 1024
 
 
 class TrainingSet:
@@ -106,6 +109,38 @@ class TrainingSet:
             img = torch.where(flip[:, None, None, None], img.flip(3), img)
         return img
 
+    def looked_at(
+        self, index: torch.Tensor, look: Callable[[torch.Tensor], torch.Tensor], description: str = ""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``look`` says of samples as `reals` gives them: indices of those looked at, and its values.
+
+        An image that cannot be read is left out: training says so, and saves its state, when it comes to that image.
+
+        Args:
+            index: which, int64 [n].
+            look: maps a batch to one row for each of its samples.
+            description: of a progress bar; none is shown without it.
+
+        Raises:
+            UserError: none can be read.
+        """
+        batches: Iterable[torch.Tensor] = index.split(_LOOKED_AT_ONCE)
+        if description:
+            batches = track(batches, description, len(index), "images", _LOOKED_AT_ONCE)
+        looked = [part for batch in batches for part in self._readable(batch, look)]
+        if not looked:
+            self.reals(index[:1])  # raises what is wrong
+        return torch.cat([rows for rows, _ in looked]), torch.cat([values for _, values in looked])
+
+    def _readable(
+        self, index: torch.Tensor, look: Callable[[torch.Tensor], torch.Tensor]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        try:
+            return [(index, look(self.reals(index)))]
+        except UserError:
+            halves = index.chunk(2) if len(index) > 1 else ()
+            return [part for half in halves for part in self._readable(half, look)]
+
     def on_host(self) -> Any:
         """The samples as they are kept, uint8 [N, C, H, W] or float32 [N, 2]: an array, or what gives single rows."""
         return Rows(self.data) if isinstance(self.data, LazyImages) else self.data.cpu().numpy()
@@ -141,6 +176,10 @@ class SampleOrder:
         """What the next ``calls`` calls of `reals` will give; nothing changes."""
         total = n * rng.world_size
         return [self._picked(self.position + k * total, total)[rng.rank :: rng.world_size] for k in range(calls)]
+
+    def first(self, n: int) -> torch.Tensor:
+        """Indices of the first n reals of a training, int64 [n] on the host."""
+        return self._picked(0, n)
 
     def labels_of_fakes(self, n: int, rng: BatchRng) -> torch.Tensor:
         """Indices of random samples whose labels n fakes take, int64 [n]."""

@@ -12,15 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.metrics.asking import ask_natural, ask_uniform, uniform_levels
-from stylegan2_msp.metrics.observing import Array, Items, Observers, observe_fakes
-from stylegan2_msp.metrics.quality import diversity
+from stylegan2_msp.metrics.observing import Items, Observers, observe_fakes
+from stylegan2_msp.metrics.quality import diversity, pixel_features
 from stylegan2_msp.metrics.scores import class_agreement, mae, spearman
-
-_SIDE = 32  # pixels of the side that images are shrunk to where their distances are taken
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class ConditionFigures:
     """The figures of one measurement; NaN where one is undefined.
 
     ``natural``: labels of random real images. ``uniform``: every class at evenly spaced levels of u. The diversity is
-    that of `item_diversity`, as a share of the reals'.
+    the mean distance of two fakes of a class (of `pixel_features`) as a share of the reals'.
     """
 
     natural_spearman: float
@@ -65,35 +62,18 @@ def measure_condition(
         n: number of items for the natural and again for the uniform distribution.
         generator: source of every random number, on the CPU; seed it alike to measure alike.
         batch: items per pass.
-        real_diversity: `item_diversity` of the real items.
+        real_diversity: mean distance of two real items of a class.
     """
     K, measure = classifier.num_classes, classifier.measure
     levels = levels or uniform_levels(K, measure=measure)
     natural = ask_natural(labels_natural, n, G.z_dim, generator)
     uniform = ask_uniform(K, levels, n, G.z_dim, generator, measure)
-    observers = Observers(classifier, features=item_features)
+    observers = Observers(classifier, features=pixel_features)
     here = observe_fakes(G, observers, natural, batch)
     there = observe_fakes(G, Observers(classifier), uniform, batch)
     assert here.features is not None
     variety = diversity(here.features, here.classes) / real_diversity
     return ConditionFigures(*_three(here), variety, *_three(there))
-
-
-def item_features(x: torch.Tensor) -> torch.Tensor:
-    """What the distance of two items is taken of: coordinates of points, pixels of images of at most 32x32, [N, D]."""
-    if x.ndim == 2:
-        return x
-    return (adaptive_avg_pool2d(x, _SIDE) if x.shape[-1] > _SIDE else x).flatten(1)
-
-
-def item_diversity(x: torch.Tensor, classes: Array) -> float:
-    """Mean distance of two items of the same class (see `quality.diversity`), which falls where G repeats itself.
-
-    Args:
-        x: images [N, C, H, W] in [-1, 1] or points [N, 2].
-        classes: int64 [N].
-    """
-    return diversity(item_features(x).cpu().numpy(), classes)
 
 
 def _three(items: Items) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.metrics.intervals import Interval, interval_of_mean, jackknife, student_interval
@@ -21,6 +22,7 @@ Array = npt.NDArray[Any]
 NEIGHBOURS = 5
 KID_BLOCKS = 10
 _ROWS_AT_ONCE = 1024
+_SIDE = 32  # pixels of the side of images as `pixel_features` sees them
 _MANY_FEATURES = 256  # the intervals of FID take too long for more
 
 
@@ -122,6 +124,17 @@ def neighbourhoods(real: Array, fake: Array, k: int = NEIGHBOURS) -> Neighbourho
         density=(counts / k).double().numpy(),
         coverage=torch.cat(covered).double().numpy(),
     )
+
+
+def pixel_features(x: torch.Tensor) -> torch.Tensor:
+    """What the distance of two items is taken of where no network gives features, [N, D].
+
+    Args:
+        x: images [N, C, H, W], shrunk by means over areas if they are larger than 32x32, or points [N, 2].
+    """
+    if x.ndim == 2:
+        return x
+    return (adaptive_avg_pool2d(x, _SIDE) if x.shape[-1] > _SIDE else x).flatten(1)
 
 
 def diversity(features: Array, groups: Array) -> float:

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator
 from stylegan2_msp.training.consistency import Consistency
+from stylegan2_msp.training.diversity import Diversity
 from torch_utils_ext.rng import BatchRng
 
 
@@ -38,6 +39,7 @@ class Objective:
     augment: AugmentPipe | None
     rng: BatchRng
     consistency: Consistency | None = None
+    diversity: Diversity | None = None
     style_mixing: float = 0.0
     settled: int = 0
     pl_decay: float = 0.01
@@ -65,10 +67,12 @@ class Objective:
     def generator(
         self, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor, strength: float = 0.0
     ) -> dict[str, torch.Tensor]:
-        """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus ``strength`` times what the
-        frozen classifier charges (see `Consistency`)."""
+        """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus what is charged
+        for a lack of `Diversity`, plus ``strength`` times what the frozen classifier charges (see `Consistency`)."""
         img, _ = self.generate(z, c)
         losses = {"G": softplus(-self.discriminate(img, told)).mean()}
+        if self.diversity is not None:
+            losses["diversity"] = self.diversity.weight * self.diversity.charge(img, c)
         asks = self.consistency
         if asks is None or strength == 0:
             return losses

@@ -9,7 +9,8 @@ import torch
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.dataset import TrainingSet
-from stylegan2_msp.metrics.condition import item_diversity, measure_condition
+from stylegan2_msp.metrics.condition import measure_condition
+from stylegan2_msp.metrics.quality import diversity, pixel_features
 
 
 @dataclass
@@ -21,9 +22,6 @@ class ConditionMonitor:
         data: the training data.
         count: samples of each distribution.
         seed: the same latents and labels are drawn at every tick.
-
-    Raises:
-        UserError: a real image cannot be read.
     """
 
     classifier: FrozenClassifier
@@ -33,8 +31,9 @@ class ConditionMonitor:
 
     def __post_init__(self) -> None:
         rows = torch.randint(len(self.data), (self.count,), generator=self._generator())
-        classes = self.data.labels.cpu()[rows, : self.classifier.num_classes].argmax(dim=1)
-        self.real_diversity = item_diversity(self.data.reals(rows), classes.numpy())
+        rows, features = self.data.looked_at(rows.to(self.data.labels.device), pixel_features)
+        classes = self.data.labels[rows, : self.classifier.num_classes].argmax(dim=1)
+        self.real_diversity = diversity(features.cpu().numpy(), classes.cpu().numpy())
 
     def measure(self, G_ema: torch.nn.Module) -> dict[str, float | None]:
         """Figures by name, 'condition/natural_mae' and so on; None where one is undefined.

@@ -7,14 +7,11 @@ from torch.nn.functional import conv2d, pad
 
 from stylegan2_msp.conditioning import level
 from stylegan2_msp.data.dataset import TrainingSet, flat_weights
-from stylegan2_msp.errors import UserError
-from stylegan2_msp.progress import track
 
 _NEIGHBOURS = 64  # reals of the same class, nearest in level, among which an image is ranked
 _MOST = 32_768  # reals that are looked at
 _ROUNDING = 5e-6  # mean square of what rounding to bytes adds to an image in [-1, 1]: (2 / 255)^2 / 12
 _FAINT = 1e-3  # variance below which an image counts as flat, and so as blurred
-_BATCH = 1024
 _STRIDE = 4.0  # keys of the order: 4 k + u
 
 
@@ -82,7 +79,7 @@ class SharpnessRanks:
 def rank_reals(data: TrainingSet, num_classes: int) -> SharpnessRanks:
     """Looks at the images of the data; of more than 32,768 at so many, half of them spread evenly over the levels.
 
-    An image that cannot be read is left out: training says so, and saves its state, when it comes to that image.
+    Images that cannot be read are left out.
 
     Raises:
         UserError: none can be read.
@@ -92,18 +89,5 @@ def rank_reals(data: TrainingSet, num_classes: int) -> SharpnessRanks:
         weights = 1 / len(data) + flat_weights(data.labels, num_classes)
         places = (torch.arange(_MOST, device=weights.device) + 0.5) / _MOST * weights.sum()
         chosen = torch.searchsorted(weights.cumsum(0), places).clamp(max=len(data) - 1).unique()
-    batches = track(chosen.split(_BATCH), "looking at sharpness", len(chosen), "images", _BATCH)
-    looked = [part for index in batches for part in _looked(data, index)]
-    if not looked:
-        data.reals(chosen[:1])  # raises what is wrong
-    rows = torch.cat([index for index, _ in looked])
-    return SharpnessRanks(torch.cat([values for _, values in looked]), data.labels[rows], num_classes)
-
-
-def _looked(data: TrainingSet, index: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Indices and sharpness of those of the images that can be read."""
-    try:
-        return [(index, sharpness(data.reals(index)))]
-    except UserError:
-        halves = index.chunk(2) if len(index) > 1 else ()
-        return [part for half in halves for part in _looked(data, half)]
+    rows, values = data.looked_at(chosen, sharpness, "looking at sharpness")
+    return SharpnessRanks(values, data.labels[rows], num_classes)

@@ -20,6 +20,7 @@ from stylegan2_msp.training.ada import AdaController
 from stylegan2_msp.training.checkpoint import TrainState
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
+from stylegan2_msp.training.diversity import Diversity, real_distances
 from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
@@ -68,6 +69,7 @@ class Trainer:
             state.pipe,
             state.rng,
             _consistency(config, data, classifier, state),
+            _diversity(config, data, num_classes, state),
             style_mixing=config.style_mixing,
             settled=SETTLED if config.sharpness or config.consistency_class > 0 else 0,
             mean=world.mean,
@@ -238,6 +240,12 @@ def _consistency(
     weight, uniform, class_weight = weights
     share, augment = config.consistency_share, config.consistency_augment
     return ask(classifier, data.labels, data.named_right, state.rng, weight, uniform, share, class_weight, augment)
+
+
+def _diversity(config: TrainConfig, data: TrainingSet, num_classes: int, state: TrainState) -> Diversity | None:
+    if config.diversity == 0:
+        return None
+    return Diversity(config.diversity, real_distances(data, num_classes, state.order))
 
 
 def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:

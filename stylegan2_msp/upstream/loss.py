@@ -12,9 +12,10 @@ from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
-from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
 from stylegan2_msp.seeds import SETTLED
 from stylegan2_msp.training.consistency import Consistency, ask
+from stylegan2_msp.training.diversity import Diversity, real_distances
 from stylegan2_msp.training.labels import LevelNoise
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
@@ -22,7 +23,7 @@ from torch_utils_ext.rng import BatchRng
 
 
 class MspLoss(StyleGAN2Loss):
-    """G's loss gets the terms of `training.consistency.Consistency`; D may be told a noisy level, and the sharpness.
+    """G's loss gets the terms of `Consistency` and `Diversity`; D may be told a noisy level, and the sharpness.
 
     The terms enter the backward pass that the checkout's own loss starts (`_Charged`), so that its phases, gains and
     synchronisation of processes stay as they are.
@@ -35,6 +36,8 @@ class MspLoss(StyleGAN2Loss):
         label_noise: standard deviation of the noise on the level that D is told.
         vicinal: half-width of the vicinity; the data set then tells noisy levels of reals by itself.
         sharpness: whether D is told the sharpness too, as a number more in its label.
+        diversity: weight of the charge for a lack of it (`training.diversity`).
+        flatten: share of samples with equal levels, which says how far reals lie from each other.
         seed: of all that these terms draw.
         kwargs: of the checkout's loss.
     """
@@ -54,6 +57,8 @@ class MspLoss(StyleGAN2Loss):
         label_noise: float = 0.0,
         vicinal: float = 0.0,
         sharpness: bool = False,
+        diversity: float = 0.0,
+        flatten: float = 0.0,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -68,8 +73,14 @@ class MspLoss(StyleGAN2Loss):
         self.charged: _Charge | None = None  # while G learns
         self.fakes: _Fakes | None = None  # of a phase
         self.ranks: SharpnessRanks | None = None
-        if sharpness:
-            self.ranks = rank_reals(TrainingSet(open_archive(archive), "class+msp", device), num_classes)
+        self.diversity: Diversity | None = None
+        if sharpness or diversity:
+            data = TrainingSet(open_archive(archive), "class+msp", device)
+            if sharpness:
+                self.ranks = rank_reals(data, num_classes)
+            if diversity:
+                order = SampleOrder(data.labels, num_classes, flatten, seed)
+                self.diversity = Diversity(diversity, real_distances(data, num_classes, order))
         self.asks: Consistency | None = None
         if consistency or consistency_uniform or consistency_class:
             weights = (consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment)
@@ -85,10 +96,11 @@ class MspLoss(StyleGAN2Loss):
         sync: bool,
         gain: float,
     ) -> None:
-        """As the checkout's; in its main phase G is also charged by the classifier."""
+        """As the checkout's; in its main phase G is also charged by the classifier and for a lack of diversity."""
         strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg)
         self.fakes = fakes = self._fakes(gen_z, gen_c)
-        if phase in ("Gmain", "Gboth") and self.asks is not None and strength > 0:
+        asked = self.asks is not None and strength > 0
+        if phase in ("Gmain", "Gboth") and (asked or self.diversity is not None):
             self.charged = _Charge(strength, gain, sync, gen_z)
         try:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, fakes.given, sync, gain)
@@ -131,9 +143,18 @@ class MspLoss(StyleGAN2Loss):
         return told
 
     def _charge(self, img: torch.Tensor, c: torch.Tensor, how: _Charge) -> torch.Tensor:
+        """All that G is charged for its fakes img beside D's judgement, a scalar."""
+        total = img.new_zeros(())
+        if self.diversity is not None:
+            lacking = self.diversity.charge(img, c)
+            training_stats.report("Loss/G/diversity", lacking)
+            total = total + self.diversity.weight * lacking
+        if self.asks is not None and how.strength > 0:
+            total = total + how.strength * self._answers(self.asks, img, c, how)
+        return total
+
+    def _answers(self, asks: Consistency, img: torch.Tensor, c: torch.Tensor, how: _Charge) -> torch.Tensor:
         """Weighted distances of the classifier's answers from the levels asked for and from the class, a scalar."""
-        asks = self.asks
-        assert asks is not None
         distance, strayed = asks.charge(img, c, how.z)
         training_stats.report("Loss/G/consistency", distance)
         total = asks.weight * distance
@@ -148,7 +169,7 @@ class MspLoss(StyleGAN2Loss):
         if asks.agreement is not None:
             training_stats.report("Loss/G/class", strayed)
             total = total + asks.class_weight * strayed
-        return how.strength * total
+        return total
 
     def _z_dim(self) -> int:
         mapping: Any = self.G_mapping

@@ -11,6 +11,7 @@ import torch
 
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.metrics import condition as m
+from stylegan2_msp.metrics.quality import diversity
 from stylegan2_msp.uncertainty import Msp
 
 K = 5
@@ -100,7 +101,7 @@ def test_latents_come_from_the_given_generator_and_differ():
 def test_diversity_is_that_of_the_reals_for_a_perfect_generator_and_none_for_one_that_repeats_itself():
     labels = natural()
     classes = labels[:, :K].argmax(dim=1)
-    spread = m.item_diversity(torch.stack([classes.float(), labels[:, K]], dim=1), classes.numpy())
+    spread = diversity(torch.stack([classes.float(), labels[:, K]], dim=1).numpy(), classes.numpy())
     assert spread == pytest.approx(0.7 / 3, rel=0.1)  # two uniform numbers are a third of the range apart
     perfect = measure(lambda cls, u: (cls.float(), u), n=3000, real_diversity=spread)
     assert perfect.natural_diversity == pytest.approx(1, abs=0.03)
@@ -109,10 +110,3 @@ def test_diversity_is_that_of_the_reals_for_a_perfect_generator_and_none_for_one
     repeated = measure(lambda cls, u: (cls.float(), torch.full_like(u, 0.9)), real_diversity=spread)
     assert repeated.natural_diversity == pytest.approx(0, abs=1e-6)
     assert math.isnan(measure(lambda cls, u: (cls.float(), u)).natural_diversity)  # the reals' is not known
-
-
-def test_large_images_are_compared_by_their_means_over_areas():
-    x = torch.rand(6, 3, 64, 64)
-    small = x.unflatten(3, (32, 2)).unflatten(2, (32, 2)).mean(dim=(3, 5)).flatten(1)
-    assert torch.allclose(m.item_features(x), small, atol=1e-6)
-    assert torch.equal(m.item_features(x[..., :16, :16]), x[..., :16, :16].flatten(1))

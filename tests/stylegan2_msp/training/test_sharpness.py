@@ -99,7 +99,7 @@ def test_d_is_told_the_rank_of_reals_and_the_number_of_fakes(trainer: Trainer) -
     assert all(moved.values())
 
 
-class Many:
+class Many(TrainingSet):
     """5,000 images of two classes, 3 of 100 below level 0.95."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Many:
     def __len__(self) -> int:
         return 5000
 
-    def reals(self, index: torch.Tensor) -> torch.Tensor:
+    def reals(self, index: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
         self.looked = torch.cat([self.looked, index])
         return torch.randn(len(index), 1, 8, 8)
 
@@ -119,7 +119,7 @@ def test_many_reals_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of those that are looked at are spread evenly over the levels, so rare levels keep their reals."""
     monkeypatch.setattr(sharpening, "_MOST", 400)
     data = Many()
-    ranks = rank_reals(data, 2)  # type: ignore[arg-type]
+    ranks = rank_reals(data, 2)
     assert 200 < len(data.looked) == len(data.looked.unique()) == len(ranks.values) <= 400
     rare = level(data.labels, 2) < 0.95
     assert float(rare[data.looked].float().mean()) > 0.3
@@ -132,18 +132,18 @@ def test_images_that_cannot_be_read_are_left_out(monkeypatch: pytest.MonkeyPatch
     damaged = {17, 2048, 4999}
 
     class Damaged(Many):
-        def reals(self, index: torch.Tensor) -> torch.Tensor:
+        def reals(self, index: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
             if damaged & set(index.tolist()):
                 raise UserError("is damaged")
             return super().reals(index)
 
     data = Damaged()
-    ranks = rank_reals(data, 2)  # type: ignore[arg-type]
+    ranks = rank_reals(data, 2)
     assert sorted(set(range(5000)) - set(data.looked.tolist())) == sorted(damaged)
     assert len(ranks.values) == 4997
     damaged.update(range(5000))
     with pytest.raises(UserError, match="is damaged"):
-        rank_reals(data, 2)  # type: ignore[arg-type]
+        rank_reals(data, 2)
 
 
 def test_both_latents_of_a_mixture_share_what_is_settled() -> None:
