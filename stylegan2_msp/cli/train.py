@@ -113,7 +113,7 @@ class NumberOrAuto(click.ParamType):
 @click.option(
     "--diversity",
     type=float,
-    help="Weight of what G is charged where fakes of a class lie nearer to each other than reals do.  "
+    help="Weight of what G is charged where fakes of one label lie nearer to each other than reals near it do.  "
     "[default: 4 for images, 0 for points]",
 )
 @click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")

@@ -177,10 +177,6 @@ class SampleOrder:
         total = n * rng.world_size
         return [self._picked(self.position + k * total, total)[rng.rank :: rng.world_size] for k in range(calls)]
 
-    def first(self, n: int) -> torch.Tensor:
-        """Indices of the first n reals of a training, int64 [n] on the host."""
-        return self._picked(0, n)
-
     def labels_of_fakes(self, n: int, rng: BatchRng) -> torch.Tensor:
         """Indices of random samples whose labels n fakes take, int64 [n]."""
         if self.cumulative is None:

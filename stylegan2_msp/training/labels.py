@@ -53,9 +53,16 @@ class LabelDraws:
             index = self.vicinity.pick(classes, told[:, -1], self.noise.kappa, self.rng.rand(n))
         return index, told
 
-    def fakes(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels of n fakes, [n, c_dim]: what G is given, and what D is told."""
-        return self.noise.fakes(self.labels[self.order.labels_of_fakes(n, self.rng)])
+    def fakes(self, n: int, twins: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels of n fakes, [n, c_dim]: what G is given, and what D is told; see `twin_labels` for ``twins``."""
+        c = self.labels[self.order.labels_of_fakes(n, self.rng)]
+        return self.noise.fakes(twin_labels(c) if twins else c)
+
+
+def twin_labels(c: torch.Tensor) -> torch.Tensor:
+    """Labels [n, c_dim] of which the last n // 2 are those of the first ones."""
+    pairs = len(c) // 2
+    return torch.cat([c[: len(c) - pairs], c[:pairs]])
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import conv2d, pad
 
-from stylegan2_msp.conditioning import level
-from stylegan2_msp.data.dataset import TrainingSet, flat_weights
+from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.training.neighbours import Neighbours, some_reals
 
-_NEIGHBOURS = 64  # reals of the same class, nearest in level, among which an image is ranked
 _MOST = 32_768  # reals that are looked at
 _ROUNDING = 5e-6  # mean square of what rounding to bytes adds to an image in [-1, 1]: (2 / 255)^2 / 12
 _FAINT = 1e-3  # variance below which an image counts as flat, and so as blurred
-_STRIDE = 4.0  # keys of the order: 4 k + u
 
 
 def sharpness(img: torch.Tensor) -> torch.Tensor:
@@ -45,11 +43,8 @@ class SharpnessRanks:
     """
 
     def __init__(self, values: torch.Tensor, labels: torch.Tensor, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.keys, order = self._keys(labels).sort()
-        self.values = values[order]
-        bounds = torch.arange(num_classes + 1, device=labels.device).double() * _STRIDE - _STRIDE / 2
-        self.first = torch.searchsorted(self.keys, bounds)  # of class k; the next one's is the end
+        self.values = values
+        self.neighbours = Neighbours(labels, num_classes)
 
     def __call__(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Share of the neighbours that are less sharp, ties counted half: [n] in [0, 1].
@@ -58,36 +53,16 @@ class SharpnessRanks:
             img: [n, C, H, W] in [-1, 1].
             c: their labels [n, c_dim].
         """
-        value, near = sharpness(img)[:, None], self._neighbours(c)
+        value, near = sharpness(img)[:, None], self.values[self.neighbours.of(c)]
         return ((near < value).float() + 0.5 * (near == value).float()).mean(dim=1)
-
-    def _neighbours(self, c: torch.Tensor) -> torch.Tensor:
-        """Sharpness of the reals that each is compared with, [n, 64]; of more that are equally near an even choice."""
-        keys, classes = self._keys(c), c[:, : self.num_classes].argmax(dim=1)
-        low, high = torch.searchsorted(self.keys, keys), torch.searchsorted(self.keys, keys, right=True)
-        middle, half = (low + high) // 2, _NEIGHBOURS // 2
-        low = torch.minimum(low, middle - half).clamp(min=self.first[classes])
-        high = torch.maximum(high, middle + half).clamp(max=self.first[classes + 1])
-        places = (torch.arange(_NEIGHBOURS, device=c.device) + 0.5) / _NEIGHBOURS
-        rows = (low[:, None] + (high - low)[:, None] * places).long()
-        return self.values[rows.clamp(max=len(self.values) - 1)]  # a class without reals borrows others'
-
-    def _keys(self, c: torch.Tensor) -> torch.Tensor:
-        return c[:, : self.num_classes].argmax(dim=1) * _STRIDE + level(c, self.num_classes).double()
 
 
 def rank_reals(data: TrainingSet, num_classes: int) -> SharpnessRanks:
-    """Looks at the images of the data; of more than 32,768 at so many, half of them spread evenly over the levels.
-
-    Images that cannot be read are left out.
+    """Looks at the images of the data; of more than 32,768 at so many. Images that cannot be read are left out.
 
     Raises:
         UserError: none can be read.
     """
-    chosen = torch.arange(len(data), device=data.labels.device)
-    if len(data) > _MOST:
-        weights = 1 / len(data) + flat_weights(data.labels, num_classes)
-        places = (torch.arange(_MOST, device=weights.device) + 0.5) / _MOST * weights.sum()
-        chosen = torch.searchsorted(weights.cumsum(0), places).clamp(max=len(data) - 1).unique()
+    chosen = some_reals(data, num_classes, _MOST)
     rows, values = data.looked_at(chosen, sharpness, "looking at sharpness")
     return SharpnessRanks(values, data.labels[rows], num_classes)

@@ -20,7 +20,7 @@ from stylegan2_msp.training.ada import AdaController
 from stylegan2_msp.training.checkpoint import TrainState
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
-from stylegan2_msp.training.diversity import Diversity, real_distances
+from stylegan2_msp.training.diversity import real_diversity
 from stylegan2_msp.training.ema import ema_beta, update_ema
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
@@ -69,7 +69,7 @@ class Trainer:
             state.pipe,
             state.rng,
             _consistency(config, data, classifier, state),
-            _diversity(config, data, num_classes, state),
+            real_diversity(data, num_classes, config.diversity) if config.diversity > 0 else None,
             style_mixing=config.style_mixing,
             settled=SETTLED if config.sharpness or config.consistency_class > 0 else 0,
             mean=world.mean,
@@ -103,7 +103,7 @@ class Trainer:
         strength = consistency_strength(state.nimg, config.consistency_kimg, config.consistency_ramp)
         state.D.requires_grad_(False)
         for _ in range(self.rounds):
-            losses = self.objective.generator(*self._latents(), strength)
+            losses = self.objective.generator(*self._latents(twins=config.diversity > 0), strength)
             self._backward(sum(losses.values(), torch.zeros((), device=self.world.device)))
             self._note(losses)
         state.D.requires_grad_(True)
@@ -138,10 +138,14 @@ class Trainer:
             self._observe(signs)
         self._update(state.opt_D, state.D.parameters())
 
-    def _latents(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """z of one round of fakes, their labels (those of random real samples) and the labels that D is told."""
-        z = self.state.rng.randn(self.config.batch_gpu, self.state.G.z_dim)
-        c, told = self.labels.fakes(self.config.batch_gpu)
+    def _latents(self, twins: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """z of one round of fakes, their labels (those of random real samples) and the labels that D is told.
+
+        With ``twins`` two fakes each share a label.
+        """
+        n = self.config.batch_gpu
+        z = self.state.rng.randn(n, self.state.G.z_dim)
+        c, told = self.labels.fakes(n, twins)
         if self.ranks is not None:
             told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
         return z, c, told
@@ -240,12 +244,6 @@ def _consistency(
     weight, uniform, class_weight = weights
     share, augment = config.consistency_share, config.consistency_augment
     return ask(classifier, data.labels, data.named_right, state.rng, weight, uniform, share, class_weight, augment)
-
-
-def _diversity(config: TrainConfig, data: TrainingSet, num_classes: int, state: TrainState) -> Diversity | None:
-    if config.diversity == 0:
-        return None
-    return Diversity(config.diversity, real_distances(data, num_classes, state.order))
 
 
 def _initial_state(config: TrainConfig, data: TrainingSet, num_classes: int, world: World) -> TrainState:

@@ -12,11 +12,11 @@ from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
-from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
+from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.seeds import SETTLED
 from stylegan2_msp.training.consistency import Consistency, ask
-from stylegan2_msp.training.diversity import Diversity, real_distances
-from stylegan2_msp.training.labels import LevelNoise
+from stylegan2_msp.training.diversity import Diversity, real_diversity
+from stylegan2_msp.training.labels import LevelNoise, twin_labels
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
 from torch_utils_ext.rng import BatchRng
@@ -37,7 +37,6 @@ class MspLoss(StyleGAN2Loss):
         vicinal: half-width of the vicinity; the data set then tells noisy levels of reals by itself.
         sharpness: whether D is told the sharpness too, as a number more in its label.
         diversity: weight of the charge for a lack of it (`training.diversity`).
-        flatten: share of samples with equal levels, which says how far reals lie from each other.
         seed: of all that these terms draw.
         kwargs: of the checkout's loss.
     """
@@ -58,7 +57,6 @@ class MspLoss(StyleGAN2Loss):
         vicinal: float = 0.0,
         sharpness: bool = False,
         diversity: float = 0.0,
-        flatten: float = 0.0,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -79,8 +77,7 @@ class MspLoss(StyleGAN2Loss):
             if sharpness:
                 self.ranks = rank_reals(data, num_classes)
             if diversity:
-                order = SampleOrder(data.labels, num_classes, flatten, seed)
-                self.diversity = Diversity(diversity, real_distances(data, num_classes, order))
+                self.diversity = real_diversity(data, num_classes, diversity)
         self.asks: Consistency | None = None
         if consistency or consistency_uniform or consistency_class:
             weights = (consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment)
@@ -98,6 +95,8 @@ class MspLoss(StyleGAN2Loss):
     ) -> None:
         """As the checkout's; in its main phase G is also charged by the classifier and for a lack of diversity."""
         strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg)
+        if phase in ("Gmain", "Gboth") and self.diversity is not None:
+            gen_c = twin_labels(gen_c)
         self.fakes = fakes = self._fakes(gen_z, gen_c)
         asked = self.asks is not None and strength > 0
         if phase in ("Gmain", "Gboth") and (asked or self.diversity is not None):

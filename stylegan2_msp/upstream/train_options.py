@@ -85,7 +85,6 @@ class Condition:
             kwargs.class_name = f"{_ADAPTER}.{name}"
             kwargs.mapping_kwargs.update(embedding)
         args.D_kwargs.sharpness = terms["sharpness"]
-        args.loss_kwargs.flatten = terms["flatten"]
         args.loss_kwargs.update({name: terms[name] for name in _LOSS_OPTIONS} | {"label_noise": noise})
         args.loss_kwargs.update(class_name=_LOSS, archive=str(archive.path), num_classes=archive.num_classes)
         args.loss_kwargs.seed = args.random_seed

@@ -14,85 +14,135 @@ from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.config import DataInfo, resolve
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
-from stylegan2_msp.training.diversity import Diversity, real_distances
+from stylegan2_msp.training.diversity import Diversity, real_diversity
+from stylegan2_msp.training.labels import LabelDraws, twin_labels
+from stylegan2_msp.training.neighbours import Neighbours
+from torch_utils_ext.rng import BatchRng
 
 K = 3
+DISTANCES = torch.tensor([9.0, 20.0, 5.0])
 
 
-def labels(classes: list[int]) -> torch.Tensor:
-    return make_labels(torch.tensor(classes), torch.linspace(0.4, 1, len(classes)), K)
+def labels(classes: list[int], level: float = 0.9) -> torch.Tensor:
+    return make_labels(torch.tensor(classes), torch.full((len(classes),), level), K)
 
 
-def literal(img: torch.Tensor, classes: list[int], apart: torch.Tensor) -> float:
-    pairs = [(i, j) for i, j in itertools.combinations(range(len(classes)), 2) if classes[i] == classes[j]]
-    shares = [float((img[i] - img[j]).square().sum().sqrt() / apart[classes[i]]) for i, j in pairs]
-    return max(0.0, 1 - sum(shares) / len(shares))
+def charging(distances: torch.Tensor = DISTANCES, weight: float = 1.0) -> Diversity:
+    """One real of each class, with this distance from others."""
+    return Diversity(weight, distances, Neighbours(labels([0, 1, 2]), K))
 
 
-def test_charge_is_the_literal_mean_over_pairs_of_a_class() -> None:
+def test_charge_is_the_literal_mean_over_twins() -> None:
     torch.manual_seed(0)
-    img, classes, apart = torch.randn(7, 2, 4, 4), [0, 1, 0, 2, 1, 0, 1], torch.tensor([9.0, 20.0, 5.0])
-    charge = Diversity(1.0, apart).charge(img, labels(classes))
-    assert float(charge) == pytest.approx(literal(img, classes, apart), rel=1e-5)
-    assert 0.2 < float(charge) < 0.5
+    img, classes = torch.randn(7, 2, 4, 4), [0, 1, 2, 1, 0, 1, 2]  # the fourth has no twin
+    shares = [float((img[i] - img[i + 4]).square().sum().sqrt() / DISTANCES[classes[i]]) for i in range(3)]
+    charge = charging().charge(0.3 * img, labels(classes))
+    assert float(charge) == pytest.approx(1 - 0.3 * np.mean(shares), rel=1e-5)
+    assert 0.2 < float(charge) < 0.8
 
 
 def test_as_far_apart_as_reals_costs_nothing_and_further_apart_does_not_pay() -> None:
     torch.manual_seed(1)
     img, c = torch.randn(12, 1, 8, 8), labels([0] * 12)
-    apart = torch.pdist(img.flatten(1)).mean().repeat(K)
-    of_reals = Diversity(4.0, apart)
+    distance = (img[:6] - img[6:]).flatten(1).norm(dim=1).mean()
+    of_reals = charging(distance.repeat(K))
     assert float(of_reals.charge(img, c)) == pytest.approx(0, abs=1e-5)
     assert float(of_reals.charge(2 * img, c)) == 0
     assert float(of_reals.charge(img / 4, c)) == pytest.approx(0.75, abs=1e-5)
     assert float(of_reals.charge(img[:1].repeat(12, 1, 1, 1), c)) == 1  # one image for all
 
 
-def test_without_pairs_nothing_is_charged() -> None:
-    img = torch.randn(3, 1, 4, 4, requires_grad=True)
-    charge = Diversity(4.0, torch.ones(K)).charge(img, labels([0, 1, 2]))
-    assert float(charge) == 0
+def test_a_single_fake_is_charged_nothing() -> None:
+    assert float(charging().charge(torch.randn(1, 1, 4, 4), labels([2]))) == 0
 
 
-def test_the_charge_draws_fakes_of_a_class_apart() -> None:
+def test_the_charge_draws_twins_apart() -> None:
     torch.manual_seed(2)
     img = (0.1 * torch.randn(4, 1, 4, 4, dtype=torch.float64)).requires_grad_(True)
-    diversity, c = Diversity(1.0, torch.full((K,), 8.0, dtype=torch.float64)), labels([0, 0, 1, 1])
+    diversity, c = charging(torch.full((K,), 8.0, dtype=torch.float64)), labels([0, 1, 0, 1])
     assert torch.autograd.gradcheck(lambda x: diversity.charge(x, c), img)
     (slope,) = torch.autograd.grad(diversity.charge(img, c), img)
     moved = (img - slope).detach()
-    for i, j in ((0, 1), (2, 3)):
-        assert (moved[i] - moved[j]).norm() > (img[i] - img[j]).norm()
+    for i in (0, 1):
+        assert (moved[i] - moved[i + 2]).norm() > (img[i] - img[i + 2]).norm()
 
 
 def test_large_images_are_compared_by_their_means_over_areas() -> None:
     torch.manual_seed(3)
-    img, apart = torch.randn(4, 3, 64, 64), torch.full((K,), 60.0)
-    expected = literal(avg_pool2d(img, 2), [0, 0, 1, 1], apart)
-    assert float(Diversity(1.0, apart).charge(img, labels([0, 0, 1, 1]))) == pytest.approx(expected, rel=1e-5)
+    img, c, diversity = torch.randn(4, 3, 64, 64), labels([0, 1, 0, 1]), charging(torch.full((K,), 60.0))
+    assert float(diversity.charge(img, c)) == pytest.approx(float(diversity.charge(avg_pool2d(img, 2), c)), rel=1e-5)
 
 
-def test_distances_of_reals(digits_archive: Path) -> None:
+def either_side(classes: torch.Tensor, u: torch.Tensor, k: int, level: float) -> list[int]:
+    """Reals of class k: the 32 nearest levels below and the 32 from the level on."""
+    members = (classes == k).nonzero().flatten()
+    members = members[u[members].argsort()]
+    below = int((u[members] < level).sum())
+    return [int(i) for i in members[max(below - 32, 0) : below + 32]]
+
+
+def test_distances_of_reals_are_those_of_their_class_near_their_level(digits_archive: Path) -> None:
     data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
-    found = real_distances(data, 10, SampleOrder(data.labels, 10, 0.5, seed=0))
-    for k in (0, 7):
-        x = data.reals((data.labels[:, k] == 1).nonzero().flatten()).flatten(1).numpy()
-        every = [np.linalg.norm(a - b) for a, b in itertools.combinations(x, 2)]
-        assert float(found[k]) == pytest.approx(np.mean(every), rel=0.12)
-    again = real_distances(data, 10, SampleOrder(data.labels, 10, 0.5, seed=0))
-    assert torch.equal(found, again)  # a resumed run charges as before
+    diversity = real_diversity(data, 10, weight=4.0)
+    classes, u, x = data.labels[:, :10].argmax(dim=1), data.labels[:, 10], data.reals(torch.arange(len(data)))
+    for row in (0, 250, len(data) - 1):
+        literal = [float((x[row] - x[i]).norm()) for i in either_side(classes, u, classes[row], u[row]) if i != row]
+        assert float(diversity.apart[row]) == pytest.approx(np.mean(literal), rel=0.03)  # edges repeat some
 
 
-def test_a_class_of_one_real_gets_the_mean_of_the_others(digits_archive: Path) -> None:
+def test_what_reals_would_be_charged(digits_archive: Path) -> None:
+    """Two random reals near every label lie as far apart as is asked; one and the same does not."""
+    data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
+    diversity = real_diversity(data, 10, weight=4.0)
+    torch.manual_seed(0)
+    c = twin_labels(data.labels[torch.randint(len(data), (1200,))])
+    near = diversity.neighbours.of(c)
+    picked = near.gather(1, torch.randint(64, (1200, 1)))[:, 0]
+    assert float(diversity.charge(data.reals(picked), c)) == pytest.approx(0, abs=0.05)
+    assert float(diversity.charge(data.reals(near[:, 5]), c)) > 0.9  # the same picture for the same label
+
+
+def test_a_real_without_others_gets_the_mean_of_all(digits_archive: Path) -> None:
     data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
     classes = data.labels[:, :10].argmax(dim=1)
     kept = torch.cat([(classes != 4).nonzero().flatten(), (classes == 4).nonzero().flatten()[:1]])
     data.labels, data.data = data.labels[kept], data.data[kept]
-    order = SampleOrder(data.labels, 10, 0.0, seed=0)
-    found = real_distances(data, 10, order)
-    rest = torch.cat([found[:4], found[5:]])
-    assert found[4] > 0
-    assert rest.min() < found[4] < rest.max()
+    apart = real_diversity(data, 10, weight=1.0).apart
+    assert float(apart[-1]) == pytest.approx(float(apart[:-1].mean()))
+    data.labels, data.data = data.labels[-1:], data.data[-1:]
+    assert float(real_diversity(data, 10, 1.0).charge(data.reals(torch.tensor([0, 0])), data.labels[[0, 0]])) == 1
+
+
+def test_twins_share_labels_that_follow_the_data(digits_archive: Path) -> None:
+    data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
+    draws = LabelDraws(data.labels, 10, SampleOrder(data.labels, 10, 0.5, seed=0), BatchRng(0))
+    batches = [draws.fakes(7, twins=True) for _ in range(600)]
+    for c, told in batches[:5]:
+        assert torch.equal(c, told)
+        assert torch.equal(c[:3], c[4:])
+    alone = torch.cat([draws.fakes(7)[0] for _ in range(600)])
+    torch.testing.assert_close(torch.cat([c for c, _ in batches]).mean(dim=0), alone.mean(dim=0), atol=0.03, rtol=0)
+
+
+def test_twins_are_the_same_whatever_the_number_of_processes(digits_archive: Path) -> None:
+    data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
+
+    def drawn(n: int, rank: int, size: int) -> torch.Tensor:
+        rng = BatchRng(0, rank=rank, world_size=size)
+        return LabelDraws(data.labels, 10, SampleOrder(data.labels, 10, 0.5, 0), rng).fakes(n, twins=True)[0]
+
+    halves = torch.stack([drawn(8, rank, 2) for rank in (0, 1)], dim=1).flatten(0, 1)
+    assert torch.equal(drawn(16, 0, 1), halves)
+
+
+def test_neighbours_are_the_nearest_of_the_class() -> None:
+    rng = np.random.default_rng(0)
+    classes, u = torch.from_numpy(rng.integers(0, K, 900)), torch.from_numpy(rng.uniform(0.3, 1, 900)).float()
+    neighbours = Neighbours(make_labels(classes, u, K), K)
+    for k, level in itertools.product(range(K), (0.35, 0.6, 0.99)):
+        found = neighbours.of(labels([k], level))
+        assert found.shape == (1, 64)
+        assert set(found[0].tolist()) == set(either_side(classes, u, k, level))
 
 
 def test_who_is_charged_by_default() -> None:

@@ -17,6 +17,7 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.training import sharpness as sharpening
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.losses import Objective
+from stylegan2_msp.training.neighbours import Neighbours
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals, sharpness
 from stylegan2_msp.training.step import Trainer
 from torch_utils_ext.rng import BatchRng
@@ -63,7 +64,7 @@ def test_ranks_by_a_literal_count() -> None:
 def test_reals_that_share_a_level_are_ranked_among_all_of_them() -> None:
     values = torch.linspace(-8, 0, 1000)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
     labels = make_labels(torch.zeros(1000, dtype=torch.int64), 1.0, K)
-    near = SharpnessRanks(values, labels, K)._neighbours(labels[:1])[0].sort().values
+    near = values[Neighbours(labels, K).of(labels[:1])[0]].sort().values
     torch.testing.assert_close(
         near.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([-7.2, -4.0, -0.8]), rtol=0, atol=1
     )
