@@ -14,9 +14,12 @@ from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.config import DataInfo, resolve
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
+from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.diversity import Diversity, real_diversity
 from stylegan2_msp.training.labels import LabelDraws, twin_labels
+from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.neighbours import Neighbours
+from stylegan2_msp.training.step import Trainer
 from torch_utils_ext.rng import BatchRng
 
 K = 3
@@ -122,6 +125,27 @@ def test_twins_share_labels_that_follow_the_data(digits_archive: Path) -> None:
         assert torch.equal(c[:3], c[4:])
     alone = torch.cat([draws.fakes(7)[0] for _ in range(600)])
     torch.testing.assert_close(torch.cat([c for c, _ in batches]).mean(dim=0), alone.mean(dim=0), atol=0.03, rtol=0)
+
+
+def test_only_g_s_own_step_has_twins(digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"data": str(digits_archive), "batch": 16, "cfg": "tiny", "aug": "noaug"}
+    config = resolve(given, DataInfo("images", 16, 1, 10, annotated=True), 1, "cpu", False)
+    data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
+    trainer = Trainer(config, data, 10, None, World(0, 1, torch.device("cpu"), 1))
+    seen: list[torch.Tensor] = []
+
+    def caught(self: Objective, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        seen.append(c)
+        return img.flatten(1).mean(dim=1, keepdim=True)
+
+    monkeypatch.setattr(Objective, "discriminate", caught)
+    trainer.generator_phase()
+    _, c, _ = trainer._latents()
+    (told,) = seen
+    assert torch.equal(told[:8, :11], told[8:, :11])
+    assert not torch.equal(told[:8, 11], told[8:, 11])  # each has its own latent, and so its own sharpness
+    assert not torch.equal(c[:8], c[8:])
+    assert "diversity" in trainer.pop_statistics()
 
 
 def test_twins_are_the_same_whatever_the_number_of_processes(digits_archive: Path) -> None:
