@@ -30,6 +30,12 @@ def labels(classes: list[int], level: float = 0.9) -> torch.Tensor:
     return make_labels(torch.tensor(classes), torch.full((len(classes),), level), K)
 
 
+def apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Distance of images [n, C, H, W] but for the mean of each channel, [n]."""
+    difference = a - b
+    return (difference - difference.mean(dim=(2, 3), keepdim=True)).square().sum(dim=(1, 2, 3)).sqrt()
+
+
 def charging(distances: torch.Tensor = DISTANCES, weight: float = 1.0) -> Diversity:
     """One real of each class, with this distance from others."""
     return Diversity(weight, distances, Neighbours(labels([0, 1, 2]), K))
@@ -38,7 +44,7 @@ def charging(distances: torch.Tensor = DISTANCES, weight: float = 1.0) -> Divers
 def test_charge_is_the_literal_mean_over_twins() -> None:
     torch.manual_seed(0)
     img, classes = torch.randn(7, 2, 4, 4), [0, 1, 2, 1, 0, 1, 2]  # the fourth has no twin
-    shares = [float((img[i] - img[i + 4]).square().sum().sqrt() / DISTANCES[classes[i]]) for i in range(3)]
+    shares = [float(apart(img[i : i + 1], img[i + 4 : i + 5])) / float(DISTANCES[classes[i]]) for i in range(3)]
     charge = charging().charge(0.3 * img, labels(classes))
     assert float(charge) == pytest.approx(1 - 0.3 * np.mean(shares), rel=1e-5)
     assert 0.2 < float(charge) < 0.8
@@ -47,12 +53,14 @@ def test_charge_is_the_literal_mean_over_twins() -> None:
 def test_as_far_apart_as_reals_costs_nothing_and_further_apart_does_not_pay() -> None:
     torch.manual_seed(1)
     img, c = torch.randn(12, 1, 8, 8), labels([0] * 12)
-    distance = (img[:6] - img[6:]).flatten(1).norm(dim=1).mean()
+    distance = apart(img[:6], img[6:]).mean()
     of_reals = charging(distance.repeat(K))
     assert float(of_reals.charge(img, c)) == pytest.approx(0, abs=1e-5)
     assert float(of_reals.charge(2 * img, c)) == 0
     assert float(of_reals.charge(img / 4, c)) == pytest.approx(0.75, abs=1e-5)
-    assert float(of_reals.charge(img[:1].repeat(12, 1, 1, 1), c)) == 1  # one image for all
+    same = img[:1].repeat(12, 1, 1, 1)
+    assert float(of_reals.charge(same, c)) == 1
+    assert float(of_reals.charge(same + torch.randn(12, 1, 1, 1), c)) == pytest.approx(1, abs=1e-5)  # shades
 
 
 def test_a_single_fake_is_charged_nothing() -> None:
@@ -89,7 +97,11 @@ def test_distances_of_reals_are_those_of_their_class_near_their_level(digits_arc
     diversity = real_diversity(data, 10, weight=4.0)
     classes, u, x = data.labels[:, :10].argmax(dim=1), data.labels[:, 10], data.reals(torch.arange(len(data)))
     for row in (0, 250, len(data) - 1):
-        literal = [float((x[row] - x[i]).norm()) for i in either_side(classes, u, classes[row], u[row]) if i != row]
+        literal = [
+            float(apart(x[row : row + 1], x[i : i + 1]))
+            for i in either_side(classes, u, classes[row], u[row])
+            if i != row
+        ]
         assert float(diversity.apart[row]) == pytest.approx(np.mean(literal), rel=0.03)  # edges repeat some
 
 
