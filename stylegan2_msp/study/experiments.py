@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The paper's method: natural labels, one linear layer for [class, u], no term through the classifier, D told no more.
-PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear", "--sharpness=0", "--diversity=0")
+PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear", "--sharpness=0")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ _PARTS = (
 )
 _PARTS_OF_IMAGES = (
     Variant("no sharpness", ("--sharpness=0",)),
-    Variant("no diversity term", ("--diversity=0",)),
+    Variant("diversity term", ("--diversity=4",)),
     Variant("augmented term", ("--consistency-augment=0.25",)),
 )
 _MEASURES = tuple(

@@ -14,6 +14,8 @@ from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.config import DataInfo, resolve
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.options import check_choices
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.diversity import Diversity, real_diversity
 from stylegan2_msp.training.labels import LabelDraws, twin_labels
@@ -140,7 +142,7 @@ def test_twins_share_labels_that_follow_the_data(digits_archive: Path) -> None:
 
 
 def test_only_g_s_own_step_has_twins(digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"data": str(digits_archive), "batch": 16, "cfg": "tiny", "aug": "noaug"}
+    given = {"data": str(digits_archive), "batch": 16, "cfg": "tiny", "aug": "noaug", "diversity": 4.0}
     config = resolve(given, DataInfo("images", 16, 1, 10, annotated=True), 1, "cpu", False)
     data = TrainingSet(open_archive(digits_archive), "class+msp", torch.device("cpu"))
     trainer = Trainer(config, data, 10, None, World(0, 1, torch.device("cpu"), 1))
@@ -181,9 +183,11 @@ def test_neighbours_are_the_nearest_of_the_class() -> None:
         assert set(found[0].tolist()) == set(either_side(classes, u, k, level))
 
 
-def test_who_is_charged_by_default() -> None:
+def test_who_is_charged() -> None:
     images = DataInfo("images", 16, 1, 10, annotated=True)
-    assert resolve({"data": "x"}, images, 1, "cpu", False).diversity == 4
-    assert resolve({"data": "x", "diversity": 0.0}, images, 1, "cpu", False).diversity == 0
-    assert resolve({"data": "x", "cond_msp": False, "cond": True}, images, 1, "cpu", False).diversity == 0
-    assert resolve({"data": "x"}, DataInfo("points", 0, 0, 2, annotated=True), 1, "cpu", False).diversity == 0
+    asked = {"data": "x", "diversity": 4.0}
+    assert resolve(asked, images, 1, "cpu", False).diversity == 4
+    assert resolve({"data": "x"}, images, 1, "cpu", False).diversity == 0
+    assert resolve(asked | {"cond_msp": False, "cond": True}, images, 1, "cpu", False).diversity == 0
+    with pytest.raises(UserError, match="--diversity: must be at least 0"):
+        check_choices({"diversity": -1.0})

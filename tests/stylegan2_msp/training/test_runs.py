@@ -36,6 +36,7 @@ EVERYTHING = {
     "consistency_ramp": 0.04,
     "label_noise": "auto",
     "vicinal": 0.05,
+    "diversity": 4.0,
 }
 
 
@@ -121,7 +122,7 @@ def test_resuming_is_exact_with_every_option_of_the_condition(digits_archive, tm
     whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
     assert_same(final_state(parts), final_state(whole))
     assert losses(parts) == losses(whole)
-    assert {"loss/consistency_uniform", "loss/class"} <= losses(whole)[-1].keys()
+    assert {"loss/consistency_uniform", "loss/class", "loss/diversity"} <= losses(whole)[-1].keys()
 
 
 def test_weights_of_zero_change_nothing(digits_archive, tmp_path):

@@ -466,5 +466,5 @@ def test_vicinal_sampling(look: Look) -> None:
 
 @pytest.mark.slow
 def test_two_ticks_of_vicinal_training(run: Run, grey_archive: Path, tmp_path: Path) -> None:
-    options = ["--vicinal=0.05", "--gpus=1"]
+    options = ["--vicinal=0.05", "--diversity=4", "--gpus=1"]
     check_run(train(run, grey_archive, tmp_path / "runs", *options, STYLEGAN2_MSP_CPU_LOOP="1"), run, tmp_path / "out")
