@@ -53,6 +53,7 @@ class Samples:
     """Random images and labels in memory, in place of an archive."""
 
     reals, kind, mirror, lazy = TrainingSet.reals, "images", False, False
+    looked_at, _readable = TrainingSet.looked_at, TrainingSet._readable
 
     def __init__(self, resolution: int, channels: int, device: torch.device, count: int = 1024) -> None:
         rng = np.random.default_rng(0)

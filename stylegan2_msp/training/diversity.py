@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,12 @@ class Diversity:
     apart: torch.Tensor
     neighbours: Neighbours
 
-    def charge(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    def charge(
+        self,
+        img: torch.Tensor,
+        c: torch.Tensor,
+        mean: Callable[[torch.Tensor], torch.Tensor] = lambda value: value,
+    ) -> torch.Tensor:
         """max(0, 1 - mean |x_i - x_j| / r(c_i)) over the pairs of fakes of the same label; 0 without pairs.
 
         r(c) is the mean distance of two reals that are near to c.
@@ -40,6 +46,8 @@ class Diversity:
         Args:
             img: fakes [n, C, H, W]; the last n // 2 have the labels of the first ones.
             c: their labels [n, c_dim].
+            mean: takes the mean over all processes; whether anything is charged is settled for their whole batch, so
+                that a single one may come to less than 0, and the mean over all does not.
         """
         pairs = len(img) // 2
         if pairs == 0:
@@ -47,7 +55,8 @@ class Diversity:
         x = pixel_features(img.to(torch.promote_types(img.dtype, torch.float32)))
         distance = torch.linalg.vector_norm(x[:pairs] - x[-pairs:], dim=1)
         r = self.apart[self.neighbours.of(c[:pairs])].mean(dim=1)
-        return (1 - (distance / r).mean()).clamp_min(0)
+        lack = 1 - (distance / r).mean()
+        return lack * (mean(lack.detach()) > 0)
 
 
 def real_diversity(data: TrainingSet, num_classes: int, weight: float) -> Diversity:

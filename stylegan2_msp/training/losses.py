@@ -72,7 +72,7 @@ class Objective:
         img, _ = self.generate(z, c)
         losses = {"G": softplus(-self.discriminate(img, told)).mean()}
         if self.diversity is not None:
-            losses["diversity"] = self.diversity.weight * self.diversity.charge(img, c)
+            losses["diversity"] = self.diversity.weight * self.diversity.charge(img, c, self.mean)
         asks = self.consistency
         if asks is None or strength == 0:
             return losses
