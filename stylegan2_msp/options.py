@@ -33,7 +33,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "vicinal": 0.0,
         "flatten": 0.5,
         "sharpness": kind == "images",
-        "diversity": 0.0,
+        "diversity": 4.0 if kind == "images" else 0.0,
     }
     terms = {name: value if given.get(name) is None else given[name] for name, value in defaults.items()}
     if not guided:

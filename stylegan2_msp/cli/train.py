@@ -114,7 +114,7 @@ class NumberOrAuto(click.ParamType):
     "--diversity",
     type=float,
     help="Weight of what G is charged where fakes of one label lie nearer to each other than reals near it do.  "
-    "Try 4 where G repeats itself (condition/natural_diversity).  [default: 0]",
+    "[default: 4 for images]",
 )
 @click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")
 @click.option("--p", type=float, help="Augmentation probability of --aug fixed.")

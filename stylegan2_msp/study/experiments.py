@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The paper's method: natural labels, one linear layer for [class, u], no term through the classifier, D told no more.
-PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear", "--sharpness=0")
+PLAIN = ("--consistency=0", "--flatten=0", "--embedding=linear", "--sharpness=0", "--diversity=0")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ _PLAIN, _OURS = Variant("plain", PLAIN), Variant("ours")
 _SEARCHED = Variant("ours, level searched", of="ours", evaluate=("--within=0.05",))
 _DRAWING = ("--within=0.05", "--draws=40")
 # Only D teaches the condition (Fourier features, sharpness, a few more rare levels); exact levels come from drawing.
-_NO_TERM = Variant("ours, no term", ("--consistency=0", "--flatten=0.1"))
+_NO_TERM = Variant("ours, no term", ("--consistency=0", "--flatten=0.1", "--diversity=0"))
 _DRAWN, _PLAIN_DRAWN, _NO_TERM_DRAWN = (
     Variant(f"{name}, latents drawn", of=name, evaluate=_DRAWING) for name in ("ours", "plain", "ours, no term")
 )
@@ -79,7 +79,7 @@ _PARTS = (
 )
 _PARTS_OF_IMAGES = (
     Variant("no sharpness", ("--sharpness=0",)),
-    Variant("diversity term", ("--diversity=4",)),
+    Variant("no diversity term", ("--diversity=0",)),
     Variant("augmented term", ("--consistency-augment=0.25",)),
 )
 _MEASURES = tuple(

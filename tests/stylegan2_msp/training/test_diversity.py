@@ -185,9 +185,10 @@ def test_neighbours_are_the_nearest_of_the_class() -> None:
 
 def test_who_is_charged() -> None:
     images = DataInfo("images", 16, 1, 10, annotated=True)
-    asked = {"data": "x", "diversity": 4.0}
-    assert resolve(asked, images, 1, "cpu", False).diversity == 4
-    assert resolve({"data": "x"}, images, 1, "cpu", False).diversity == 0
+    asked = {"data": "x", "diversity": 2.0}
+    assert resolve(asked, images, 1, "cpu", False).diversity == 2
+    assert resolve({"data": "x"}, images, 1, "cpu", False).diversity == 4
+    assert resolve({"data": "x"}, DataInfo("points", 0, 2, 2, annotated=True), 1, "cpu", False).diversity == 0
     assert resolve(asked | {"cond_msp": False, "cond": True}, images, 1, "cpu", False).diversity == 0
     with pytest.raises(UserError, match="--diversity: must be at least 0"):
         check_choices({"diversity": -1.0})

@@ -129,7 +129,7 @@ def test_weights_of_zero_change_nothing(digits_archive, tmp_path):
     """Not a random number more or less than in a run that never asks the classifier."""
     zero = {"consistency_uniform": 0.0, "consistency_class": 0.0, "label_noise": 0.0, "vicinal": 0.0, "diversity": 0.0}
     assert start(options(digits_archive, consistency=0.0, **zero), tmp_path / "zero", None, CPU) == 0
-    late = {**EVERYTHING, "label_noise": None, "vicinal": None, "diversity": None, "consistency_kimg": 10.0}
+    late = {**EVERYTHING, "label_noise": None, "vicinal": None, "diversity": 0.0, "consistency_kimg": 10.0}
     assert start({**options(digits_archive), **late}, tmp_path / "late", None, CPU) == 0
     one, other = final_state(only_run(tmp_path / "zero")), final_state(only_run(tmp_path / "late"))
     assert_same(one, other)
