@@ -72,7 +72,8 @@ class OurTrainer:
 
     def __init__(self, setting: dict[str, Any], samples: Samples, device: torch.device, precision: str) -> None:
         given = {"data": "random", "cfg": setting["cfg"], "batch": setting["batch"], "precision": precision}
-        given |= {"cond_msp": True, "consistency": 0.0, "batch_gpu": setting["batch_gpu"], "gamma": setting["gamma"]}
+        given |= {"cond_msp": True, "consistency": 0.0, "diversity": 0.0}  # the reference has neither
+        given |= {"batch_gpu": setting["batch_gpu"], "gamma": setting["gamma"]}
         if setting["ada_p"]:
             given |= {"aug": "fixed", "p": setting["ada_p"]}
         else:
