@@ -194,7 +194,6 @@ def make_setting(config: str, device: torch.device, ada: float, path_length: boo
         "batch_gpu": batch or size["batch"],
         "mbstd": 4,
         "z_dim": 64 if tiny else 512,
-        "w_dim": 256 if tiny else 512,
         "map": 8 if size["preset"].startswith("paper") else 2,
         "d_map": 2 if tiny else 8,
         "style_mixing": 0.0 if tiny else 0.9,

@@ -74,7 +74,7 @@ def sizes(res: int, processes: int, kimg: float) -> dict[str, Any]:
     return {
         "G_kwargs": {
             "z_dim": row.z_dim,
-            "w_dim": row.w_dim,
+            "w_dim": row.z_dim,
             "mapping_kwargs": {"num_layers": row.map, "lr_multiplier": row.map_lr},
             "synthesis_kwargs": channels,
         },

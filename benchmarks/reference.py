@@ -52,7 +52,7 @@ class ReferenceTrainer:
         self.G = networks.Generator(
             **common,
             z_dim=setting["z_dim"],
-            w_dim=setting["w_dim"],
+            w_dim=setting["z_dim"],
             mapping_kwargs={"num_layers": setting["map"]},
             synthesis_kwargs=channels,
         )

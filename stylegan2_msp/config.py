@@ -207,6 +207,7 @@ def _image_networks(
     embedding = _embedding(given, data, condition)
     of_D = {**embedding, "u_dim": data.u_size + 1} if sharpness else embedding
     size = {"c_dim": c_dim, "img_resolution": data.img_resolution, "img_channels": data.img_channels}
+    dim = preset.z_dim if given.get("z_dim") is None else given["z_dim"]
     mbstd = min(preset.mbstd, batch_gpu)
     if batch_gpu % mbstd:
         raise UserError(
@@ -216,8 +217,8 @@ def _image_networks(
         "G_name": "Generator",
         "G_kwargs": {
             **size,
-            "z_dim": preset.z_dim if given.get("z_dim") is None else given["z_dim"],
-            "w_dim": preset.w_dim,
+            "z_dim": dim,
+            "w_dim": dim,
             "mapping_kwargs": {"num_layers": preset.map, "lr_multiplier": preset.map_lr, **embedding},
             "synthesis_kwargs": channels,
         },

@@ -29,7 +29,6 @@ class Preset:
     d_map: int = 8  # layers of D's mapping of the condition, and the multiplier of their learning rate
     d_map_lr: float = 0.01
     z_dim: int = 512
-    w_dim: int = 512
     ada_kimg: float = 500.0
     noise: float = 0.0  # strength of the last layer's noise at the start; see `training.step`
 
@@ -46,8 +45,8 @@ PRESETS = {
     "cifar":     Preset( 100000, 64,   32,   32768, 512, 0.0025, 0.01,  500,  0.05, 2,
                          pl_weight=0, mix=0, d_arch="orig"),
     "tiny":      Preset( 600,    32,   4,    1024,  64,  0.0025, 0.3,   5,    0.05, 2,
-                         half_res=8, pl_weight=0, mix=0, map_lr=1, d_map=2, d_map_lr=1, z_dim=64, w_dim=256,
-                         ada_kimg=100, noise=0.1),
+                         half_res=8, pl_weight=0, mix=0, map_lr=1, d_map=2, d_map_lr=1, z_dim=64, ada_kimg=100,
+                         noise=0.1),
     "points":    Preset( 3000,   512,  1,    None,  0,   0.003,  0.05,  200,  0.05, 0,
                          conv_clamp=None, half_res=0, pl_weight=0, mix=0, z_dim=8),
 }

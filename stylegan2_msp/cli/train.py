@@ -52,7 +52,7 @@ class NumberOrAuto(click.ParamType):
 @click.option("--batch", type=int, help="Batch over all processes.")
 @click.option("--batch-gpu", type=int, help="Images that one process takes at once.")
 @click.option("--lrate", type=float, help="Learning rate of both networks.")
-@click.option("--z-dim", type=int, help="Dimension of z.")
+@click.option("--z-dim", type=int, help="Dimension of z (and of w).")
 @click.option(
     "--embedding",
     type=click.Choice(["split", "linear", "learned", "film"]),

@@ -125,11 +125,9 @@ def test_every_preset_resolves_and_what_is_given_wins(cfg):
     assert config.batch == preset.batch or (cfg == "auto" and config.batch == 32)
     assert config.batch_gpu * 2 == config.batch
     assert config.gamma == (0.0002 * 256**2 / 32 if cfg == "auto" else preset.gamma)
-    assert (config.G_kwargs["z_dim"], config.G_kwargs["w_dim"]) == ((64, 256) if cfg == "tiny" else (512, 512))
-    given = {"data": "x.zip", "cfg": cfg, "gamma": 7.0, "batch": 16, "seed": 3, "aug": "fixed", "p": 0.25, "z_dim": 32}
+    given = {"data": "x.zip", "cfg": cfg, "gamma": 7.0, "batch": 16, "seed": 3, "aug": "fixed", "p": 0.25}
     config = resolve(given, data, processes=1, device="cuda", bf16_cpu=False)
     assert (config.gamma, config.batch, config.seed, config.aug_p) == (7.0, 16, 3, 0.25)
-    assert (config.G_kwargs["z_dim"], config.G_kwargs["w_dim"]) == (32, preset.w_dim)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
