@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole job on data that need no download: moons (2-D) and scikit-learn's handwritten digits with corruptions.
-# Classifier, annotation, training, generation and figures; under ten minutes on two CPU cores after the set-up.
+# Classifier, annotation, training, generation and figures; ten to fifteen minutes on two CPU cores after the set-up.
 # bash scripts/demo.sh [output folder, by default demo-out]
 set -euo pipefail
 start="$PWD"
