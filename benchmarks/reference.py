@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.utils.cpp_extension
 
 
 def load(checkout: Path) -> SimpleNamespace:
@@ -22,6 +24,7 @@ def load(checkout: Path) -> SimpleNamespace:
         raise SystemExit(f"--reference {checkout}: no stylegan2-ada-pytorch checkout (training/networks.py is missing)")
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
+    _let_its_kernels_load()
     warnings.filterwarnings("ignore")  # it warns of every release of PyTorch that it does not know
     modules = {
         name.rsplit(".", 1)[-1]: importlib.import_module(name)
@@ -40,6 +43,27 @@ def load(checkout: Path) -> SimpleNamespace:
     modules["conv2d_gradfix"].enabled = True  # as its training loop does
     modules["grid_sample_gradfix"].enabled = True
     return SimpleNamespace(**modules)
+
+
+def _let_its_kernels_load() -> None:
+    """It imports its compiled kernels by name after PyTorch has loaded them, but recent releases of PyTorch no longer
+    enter what they load among the modules: without this it runs on its slow path."""
+    load = torch.utils.cpp_extension.load
+    if getattr(load, "enters", False):
+        return
+
+    @functools.wraps(load)
+    def run(name: str, *args: Any, **kwargs: Any) -> Any:
+        sys.modules[name] = load(name, *args, **kwargs)
+        return sys.modules[name]
+
+    run.enters = True  # type: ignore[attr-defined]
+    torch.utils.cpp_extension.load = run
+
+
+def kernels(modules: SimpleNamespace) -> dict[str, bool]:
+    """Whether each of its CUDA kernels is built and used."""
+    return {name: getattr(modules, name)._plugin is not None for name in ("bias_act", "upfirdn2d")}
 
 
 class ReferenceTrainer:

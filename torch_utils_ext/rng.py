@@ -26,7 +26,6 @@ class BatchRng:
         self.rank = rank
         self.world_size = world_size
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.host = torch.Generator().manual_seed(seed)
 
     def _mine(self, batch: torch.Tensor) -> torch.Tensor:
         return batch[self.rank :: self.world_size] if self.world_size > 1 else batch
@@ -47,14 +46,13 @@ class BatchRng:
         return self._mine(torch.randint(high, size, generator=self.generator, device=self.device))
 
     def shared(self, *shape: int) -> torch.Tensor:
-        """Uniform numbers in [0, 1) on the CPU that are the same on every process, float32 [*shape]."""
-        return torch.rand(shape, generator=self.host)
+        """Uniform numbers in [0, 1) that are the same on every process, float32 [*shape]."""
+        return torch.rand(shape, generator=self.generator, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The generators' states, the same on every process."""
-        return {"generator": self.generator.get_state(), "host": self.host.get_state()}
+        """The generator's state, the same on every process."""
+        return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a state that `state_dict` gave."""
         self.generator.set_state(state["generator"])
-        self.host.set_state(state["host"])

@@ -77,7 +77,7 @@ def train_classifier(
     data, classes = data.to(device), classes.to(device)
     _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)
 
-    frozen = FrozenClassifier(spec, net)
+    frozen = FrozenClassifier(spec, net).to(device)
     report = {
         "train_accuracy": accuracy(frozen, data, classes, train),
         "val_accuracy": accuracy(frozen, data, classes, val),
@@ -86,7 +86,7 @@ def train_classifier(
         "epochs": epochs,
         "seed": seed,
     }
-    return FrozenClassifier(replace(spec, report=report), net)
+    return FrozenClassifier(replace(spec, report=report), net).to(device)
 
 
 def split_validation(

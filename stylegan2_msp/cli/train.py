@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ class NumberOrAuto(click.ParamType):
     help="Arithmetic.  [default: fp16 on CUDA, bf16 on CPUs that have it]",
 )
 @click.option("--fp32", type=bool, help="Full precision; the same as --precision fp32.")
-@click.option("--nhwc", type=bool, help="channels_last memory format for half precision on CUDA.")
+@click.option("--nhwc", type=bool, help="channels_last memory format for half precision on CUDA.  [default: on]")
+@click.option("--cuda-graphs", type=bool, help="Start a GPU's kernels as recorded graphs.  [default: on, for one GPU]")
 @click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.")
 @click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
@@ -153,7 +155,5 @@ def train(outdir: Path, resume: str | None, dry_run: bool, **options: Any) -> No
     from stylegan2_msp.training.launch import start
     from stylegan2_msp.training.plan import Machine
 
-    machine = Machine(
-        **{name: options.pop(name) for name in ("device", "gpus", "workers", "nhwc", "nobench", "allow_tf32")}
-    )
+    machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
     sys.exit(start(options, outdir, resume, machine, dry_run))

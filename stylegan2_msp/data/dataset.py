@@ -99,12 +99,25 @@ class TrainingSet:
         Raises:
             UserError: an image that is decoded only now cannot be read.
         """
-        batch = self.data[index.to(self.data.device) if isinstance(self.data, torch.Tensor) else index]
-        if batch.device != self.labels.device:
-            batch = batch.pin_memory().to(self.labels.device, non_blocking=True)
+        return self.shown(self.stored(index), flip)
+
+    def stored(self, index: torch.Tensor) -> torch.Tensor:
+        """Samples as they are kept, on the device where they are handed out.
+
+        Args:
+            index: which, int64 [n].
+
+        Raises:
+            UserError: an image that is decoded only now cannot be read.
+        """
+        batch = self.data[on_device(index, self.data.device) if isinstance(self.data, torch.Tensor) else index]
+        return on_device(batch, self.labels.device)
+
+    def shown(self, stored: torch.Tensor, flip: torch.Tensor | None = None) -> torch.Tensor:
+        """What `reals` makes of `stored` samples."""
         if self.kind == "points":
-            return batch
-        img = batch.to(torch.float32) / 127.5 - 1
+            return stored
+        img = stored.to(torch.float32) / 127.5 - 1
         if flip is not None:
             img = torch.where(flip[:, None, None, None], img.flip(3), img)
         return img
@@ -209,6 +222,13 @@ class SampleOrder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues at a saved place."""
         self.position = int(state["position"])
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device, without waiting for work that the device still has."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _search(cumulative: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

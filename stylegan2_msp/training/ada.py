@@ -18,18 +18,15 @@ class AdaController:
         self.pipe = pipe
         self.target = target
         self.step = batch * interval / (kimg * 1000)
-        self.signs: list[torch.Tensor] = []
-        self.r_t = 0.0
+        self.seen = torch.zeros(2, device=pipe.p.device)  # sum of E[sign D(real)] and number of batches
 
     def observe(self, signs: torch.Tensor) -> None:
         """Takes E[sign D(real)] of one batch (already the mean over processes)."""
-        self.signs.append(signs)
+        self.seen.add_(torch.stack([signs.float(), torch.ones((), device=signs.device)]))
 
     def update(self) -> None:
-        """Moves p by one step, never below 0 or above 1."""
-        if not self.signs:
-            return
-        self.r_t = float(torch.stack(self.signs).mean())
-        self.signs.clear()
-        direction = (self.r_t > self.target) - (self.r_t < self.target)
+        """Moves p by one step, never below 0 or above 1, without waiting for the device."""
+        r_t = self.seen[0] / self.seen[1]  # NaN without observations, which compares as neither
+        direction = (r_t > self.target).float() - (r_t < self.target).float()
         self.pipe.p.copy_((self.pipe.p + direction * self.step).clamp(0, 1))
+        self.seen.zero_()

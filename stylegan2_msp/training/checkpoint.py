@@ -53,7 +53,7 @@ class TrainState:
         if self.pipe is not None:
             state["p"] = self.pipe.p.detach().cpu()
         if self.ada is not None:
-            state["ada"] = {"signs": list(self.ada.signs), "r_t": self.ada.r_t}
+            state["ada"] = self.ada.seen
         state["pl_mean"] = self.pl_mean
         state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
         state["sums"] = dict(self.sums)
@@ -61,18 +61,23 @@ class TrainState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` gave."""
+        capturable = [group["capturable"] for group in self._groups()]
         for name in ("G", "D", "G_ema", "opt_G", "opt_D", "order", "rng"):
             getattr(self, name).load_state_dict(state[name])
+        for group, own in zip(self._groups(), capturable, strict=True):
+            group["capturable"] = own  # of this device, not of the one that the state was saved on
         if self.pipe is not None:
             self.pipe.p.copy_(state["p"])
         device = self.pl_mean.device
         if self.ada is not None:
-            self.ada.signs = [s.to(device) for s in state["ada"]["signs"]]
-            self.ada.r_t = state["ada"]["r_t"]
-        self.pl_mean = state["pl_mean"].to(device)
+            self.ada.seen.copy_(state["ada"])
+        self.pl_mean.copy_(state["pl_mean"])
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
         self.sums = {k: v.to(device) for k, v in state["sums"].items()}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [*self.opt_G.param_groups, *self.opt_D.param_groups]
 
 
 def state_path(run: Path, nimg: int) -> Path:

@@ -20,10 +20,22 @@ def ema_beta(nimg: int, batch: int, ema_kimg: float, rampup: float | None) -> fl
     return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 
 
-@torch.no_grad()
-def update_ema(G_ema: torch.nn.Module, G: torch.nn.Module, beta: float) -> None:
-    """G_ema = beta G_ema + (1 - beta) G for parameters; buffers are copied."""
-    averaged, current = ([p.detach() for p in network.parameters()] for network in (G_ema, G))
-    torch._foreach_lerp_(averaged, current, 1 - beta)
-    for average, value in zip(G_ema.buffers(), G.buffers(), strict=True):
-        average.copy_(value)
+class Average:
+    """Keeps G_ema, an average over time of G's parameters; buffers are G's own.
+
+    Args:
+        averaged: G_ema.
+        current: G, of the same structure.
+    """
+
+    def __init__(self, averaged: torch.nn.Module, current: torch.nn.Module) -> None:
+        networks = (averaged, current)
+        self.averaged, self.current = ([p.detach() for p in network.parameters()] for network in networks)
+        self.copied, self.original = (list(network.buffers()) for network in networks)
+
+    @torch.no_grad()
+    def update(self, beta: float) -> None:
+        """G_ema = beta G_ema + (1 - beta) G."""
+        torch._foreach_lerp_(self.averaged, self.current, 1 - beta)
+        if self.copied:
+            torch._foreach_copy_(self.copied, self.original)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stylegan2_msp.data.dataset import SampleOrder
+from stylegan2_msp.data.dataset import SampleOrder, on_device
 from torch_utils_ext.rng import BatchRng
 
 _CLASS_STRIDE = 4.0  # keys of the vicinity: 4 k + u, and asked levels are kept in [-1, 2]
@@ -47,11 +47,15 @@ class LabelDraws:
     def reals(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of n reals, int64 [n], and the labels that D is told, [n, c_dim]."""
         index = self.order.reals(n, self.rng)
-        told = self.noise.told(self.labels[index])
+        told = self.noise.told(self.of(index))
         if self.vicinity is not None:
             classes = told[:, : self.num_classes].argmax(dim=1)
             index = self.vicinity.pick(classes, told[:, -1], self.noise.kappa, self.rng.rand(n))
         return index, told
+
+    def of(self, index: torch.Tensor) -> torch.Tensor:
+        """Labels of the samples at these positions, [n, c_dim]."""
+        return self.labels[on_device(index, self.labels.device)]
 
     def fakes(self, n: int, twins: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels of n fakes, [n, c_dim]: what G is given, and what D is told; see `twin_labels` for ``twins``."""

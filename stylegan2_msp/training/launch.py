@@ -15,7 +15,6 @@ from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.device import keep_freed_memory
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.networks.precision import use_channels_last
 from stylegan2_msp.options import check_choices
 from stylegan2_msp.training.checkpoint import load_state
 from stylegan2_msp.training.distributed import (
@@ -113,12 +112,11 @@ def _train(plan: Plan, world: World) -> int:
     classifier = classifier_of(archive)
     if classifier is not None:
         classifier = classifier.to(world.device) if config.condition == "class+msp" else None
-    trainer = Trainer(config, data, archive.num_classes, classifier, world)
+    machine = plan.machine
+    nhwc, graphs = machine.nhwc is not False, machine.cuda_graphs is not False
+    trainer = Trainer(config, data, archive.num_classes, classifier, world, nhwc, graphs)
     if plan.state is not None:
         trainer.state.load_state_dict(load_state(plan.state)[1])
     elif plan.weights is not None:
         load_weights(plan.weights, trainer.state, plan.config)
-    if plan.machine.nhwc:
-        for network in (trainer.state.G, trainer.state.D, trainer.state.G_ema):
-            use_channels_last(network)
     return Run(plan.folder, config, archive, data, classifier, trainer, world).train()

@@ -49,13 +49,14 @@ class Objective:
         """Samples and their ws; with probability ``style_mixing`` the later layers follow a second latent."""
         ws = self.G.mapping(z, c)
         if self.style_mixing > 0:
-            # One draw for the whole batch, the same on every process.
-            mix, cut = self.rng.shared(2).tolist()
-            if mix < self.style_mixing:
-                layer = 1 + int(cut * (ws.shape[1] - 1))
-                second = torch.cat([z[:, : self.settled], self.rng.randn(*z.shape)[:, self.settled :]], dim=1)
-                other = self.G.mapping(second, c, skip_w_avg_update=True)
-                ws = torch.cat([ws[:, :layer], other[:, layer:]], dim=1)
+            # One draw for the whole batch, the same on every process. Nothing waits for it: layers that no mixture
+            # begins at, or all of them, take the first latent.
+            mix, cut = self.rng.shared(2).unbind()
+            first = torch.where(mix < self.style_mixing, 1 + (cut * (ws.shape[1] - 1)).floor(), ws.shape[1])
+            second = torch.cat([z[:, : self.settled], self.rng.randn(*z.shape)[:, self.settled :]], dim=1)
+            other = self.G.mapping(second, c, skip_w_avg_update=True)
+            layers = torch.arange(ws.shape[1], device=ws.device)
+            ws = torch.where((layers < first)[:, None], ws, other)
         return self.G.synthesis(ws, rng=self.rng), ws
 
     def discriminate(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
@@ -65,16 +66,17 @@ class Objective:
         return self.D(img, c)
 
     def generator(
-        self, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor, strength: float = 0.0
+        self, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor, strength: torch.Tensor | float | None = None
     ) -> dict[str, torch.Tensor]:
         """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus what is charged
-        for a lack of `Diversity`, plus ``strength`` times what the frozen classifier charges (see `Consistency`)."""
+        for a lack of `Diversity`, plus ``strength`` times what the frozen classifier charges (see `Consistency`);
+        None does not ask it."""
         img, _ = self.generate(z, c)
         losses = {"G": softplus(-self.discriminate(img, told)).mean()}
         if self.diversity is not None:
             losses["diversity"] = self.diversity.weight * self.diversity.charge(img, c, self.mean)
         asks = self.consistency
-        if asks is None or strength == 0:
+        if asks is None or strength is None:
             return losses
         distance, strayed = asks.charge(img, c, z)
         losses["consistency"] = strength * asks.weight * distance

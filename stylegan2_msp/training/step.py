@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,13 +15,15 @@ from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import SampleOrder, TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator, build_network
+from stylegan2_msp.networks.precision import use_channels_last
 from stylegan2_msp.seeds import SETTLED
 from stylegan2_msp.training.ada import AdaController
 from stylegan2_msp.training.checkpoint import TrainState
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.diversity import real_diversity
-from stylegan2_msp.training.ema import ema_beta, update_ema
+from stylegan2_msp.training.ema import Average, ema_beta
+from stylegan2_msp.training.graphs import PhaseGraphs
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.sharpness import rank_reals
@@ -47,6 +49,8 @@ class Trainer:
         num_classes: K.
         classifier: the frozen classifier, for the consistency terms.
         world: this process's place among those that share the batch.
+        nhwc: half precision in channels_last memory on a GPU.
+        graphs: a GPU that trains alone replays its phases as CUDA graphs (see `PhaseGraphs`).
     """
 
     def __init__(
@@ -56,11 +60,18 @@ class Trainer:
         num_classes: int,
         classifier: FrozenClassifier | None,
         world: World,
+        nhwc: bool = True,
+        graphs: bool = True,
     ) -> None:
         self.config = config
         self.data = data
         self.world = world
         self.state = state = _initial_state(config, data, num_classes, world)
+        if nhwc:
+            for network in (state.G, state.D, state.G_ema):
+                use_channels_last(network)
+        self.average = Average(state.G_ema, state.G)
+        self.graphs = PhaseGraphs(world.device, state.rng.generator, graphs and world.size == 1)
         self.labels = LabelDraws(data.labels, num_classes, state.order, state.rng, config.label_noise, config.vicinal)
         self.ranks = rank_reals(data, num_classes) if config.sharpness else None
         self.objective = Objective(
@@ -91,52 +102,72 @@ class Trainer:
         self.discriminator_phase()
         if config.gamma > 0 and state.step % config.r1_interval == 0:
             self.r1_phase()
-        beta = ema_beta(state.nimg, config.batch, config.ema_kimg, config.ema_rampup)
-        update_ema(state.G_ema, state.G, beta)
+        self.average.update(ema_beta(state.nimg, config.batch, config.ema_kimg, config.ema_rampup))
         state.nimg += config.batch
         state.step += 1
         if state.ada is not None and state.step % config.ada_interval == 0:
             state.ada.update()
 
     def generator_phase(self) -> None:
+        """Gradients and update of G."""
+        config = self.config
+        strength = consistency_strength(self.state.nimg, config.consistency_kimg, config.consistency_ramp)
+        inputs = [torch.full((), strength, device=self.world.device)] if strength > 0 else []
+        self._run("G", self._train_generator, inputs)
+
+    def path_length_phase(self) -> None:
+        """Gradients and update of G for path length regularisation."""
+        self._run("path length", self._regularise_generator)
+
+    def discriminator_phase(self) -> None:
+        """Gradients and update of D."""
+        self._run("D", self._train_discriminator, self._reals())
+
+    def r1_phase(self) -> None:
+        """Gradients and update of D for the R1 penalty."""
+        self._run("R1", self._regularise_discriminator, self._reals())
+
+    def _run(self, name: str, work: Callable[..., None], inputs: Sequence[torch.Tensor] = ()) -> None:
+        self.graphs.run(name, work, *inputs, undo=self._forget_gradients)
+
+    def _train_generator(self, *strength: torch.Tensor) -> None:
         config, state = self.config, self.state
-        strength = consistency_strength(state.nimg, config.consistency_kimg, config.consistency_ramp)
         state.D.requires_grad_(False)
         for _ in range(self.rounds):
-            losses = self.objective.generator(*self._latents(twins=config.diversity > 0), strength)
+            losses = self.objective.generator(*self._latents(twins=config.diversity > 0), *strength)
             self._backward(sum(losses.values(), torch.zeros((), device=self.world.device)))
             self._note(losses)
         state.D.requires_grad_(True)
-        self._update(state.opt_G, state.G.parameters())
+        self._update(state.opt_G)
 
-    def path_length_phase(self) -> None:
+    def _regularise_generator(self) -> None:
         config, state = self.config, self.state
         for _ in range(self.rounds):
             z, c, _ = self._latents()
             half = max(config.batch_gpu // 2, 1)  # half a batch is enough (Karras et al. 2020a, appendix B)
-            penalty, state.pl_mean = self.objective.path_length(z[:half], c[:half], state.pl_mean)
+            penalty, mean = self.objective.path_length(z[:half], c[:half], state.pl_mean)
+            state.pl_mean.copy_(mean)
             self._backward(penalty * config.pl_weight * config.pl_interval)
             self._note({"pl_penalty": penalty})
-        self._update(state.opt_G, state.G.parameters())
+        self._update(state.opt_G)
 
-    def discriminator_phase(self) -> None:
-        state = self.state
-        for _ in range(self.rounds):
-            losses = self.objective.discriminator(*self._reals(), *self._latents())
+    def _train_discriminator(self, *reals: torch.Tensor) -> None:
+        for real, told in self._shown(reals):
+            losses = self.objective.discriminator(real, told, *self._latents())
             signs = losses.pop("signs")
             self._backward(losses["D_fake"] + losses["D_real"])
             self._note({"D": losses["D_fake"] + losses["D_real"], "signs": signs})
             self._observe(signs)
-        self._update(state.opt_D, state.D.parameters())
+        self._update(self.state.opt_D)
 
-    def r1_phase(self) -> None:
-        config, state = self.config, self.state
-        for _ in range(self.rounds):
-            penalty, signs = self.objective.r1(*self._reals())
+    def _regularise_discriminator(self, *reals: torch.Tensor) -> None:
+        config = self.config
+        for real, told in self._shown(reals):
+            penalty, signs = self.objective.r1(real, told)
             self._backward(penalty * (config.gamma / 2 * config.r1_interval))
             self._note({"r1_penalty": penalty})
             self._observe(signs)
-        self._update(state.opt_D, state.D.parameters())
+        self._update(self.state.opt_D)
 
     def _latents(self, twins: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """z of one round of fakes, their labels (those of random real samples) and the labels that D is told.
@@ -150,14 +181,23 @@ class Trainer:
             told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
         return z, c, told
 
-    def _reals(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """One round of reals and the labels that D is told."""
-        index, told, flip = self._drawn.popleft() if self._drawn else self._draw()
-        real = self.data.reals(index, flip)
-        if self.ranks is not None:
-            rank = self.ranks(real, self.data.labels[index.to(self.data.labels.device)])
-            told = torch.cat([told, rank[:, None]], dim=1)
-        return real, told
+    def _reals(self) -> list[torch.Tensor]:
+        """The reals of a phase, on the device: of each round what `_shown` makes images of."""
+        found: list[torch.Tensor] = []
+        for _ in range(self.rounds):
+            index, told, flip = self._drawn.popleft() if self._drawn else self._draw()
+            found += [self.data.stored(index), told, self.labels.of(index), *([] if flip is None else [flip])]
+        return found
+
+    def _shown(self, reals: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each round the images and the labels that D is told."""
+        each = len(reals) // self.rounds
+        for first in range(0, len(reals), each):
+            stored, told, c, *flip = reals[first : first + each]
+            real = self.data.shown(stored, *flip)
+            if self.ranks is not None:
+                told = torch.cat([told, self.ranks(real, c)[:, None]], dim=1)
+            yield real, told
 
     def _draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Indices of one round of reals, the labels that D is told, and which of them are flipped."""
@@ -191,13 +231,18 @@ class Trainer:
     def _backward(self, loss: torch.Tensor) -> None:
         (loss / self.rounds).backward()
 
-    def _update(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter]) -> None:
-        parameters = list(parameters)
+    def _update(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.world.average_gradients(parameters)
         for grad in (p.grad for p in parameters if p.grad is not None):
             torch.nan_to_num(grad, nan=0.0, posinf=1e5, neginf=-1e5, out=grad)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    def _forget_gradients(self) -> None:
+        self.state.D.requires_grad_(True)
+        self.state.opt_G.zero_grad(set_to_none=True)
+        self.state.opt_D.zero_grad(set_to_none=True)
 
     def _observe(self, signs: torch.Tensor) -> None:
         if self.state.ada is not None:
@@ -207,14 +252,16 @@ class Trainer:
         """Adds to the tick's statistics without waiting for the device."""
         sums = self.state.sums
         for name, value in values.items():
-            pair = torch.stack([value.detach().float(), torch.ones((), device=value.device)])
-            sums[name] = sums[name] + pair if name in sums else pair
+            if name not in sums:
+                sums[name] = torch.zeros(2, device=value.device)
+            sums[name].add_(torch.stack([value.detach().float(), torch.ones((), device=value.device)]))
 
     def pop_statistics(self) -> dict[str, float]:
         """Means over processes and over the batches since the last call."""
-        means = {name: self.world.mean(pair) for name, pair in sorted(self.state.sums.items())}
-        self.state.sums = {}
-        return {name: float(pair[0] / pair[1]) for name, pair in means.items()}
+        means = {name: self.world.mean(pair).tolist() for name, pair in sorted(self.state.sums.items())}
+        for pair in self.state.sums.values():
+            pair.zero_()
+        return {name: total / count for name, (total, count) in means.items() if count}
 
     def merge_buffers(self) -> None:
         """Brings buffers that each process tracked on its own share (w_avg) to their common mean."""
@@ -297,4 +344,5 @@ def _adam(
         slow = [p for name, p in named if name.endswith("noise_strength")]
         rest = [p for name, p in named if not name.endswith("noise_strength")]
         groups = [{"params": rest}, {"params": slow, "lr": rate * _SLOW_NOISE}]
-    return torch.optim.Adam(groups, lr=rate, betas=(beta1, beta2), eps=1e-8, fused=True)
+    on_gpu = next(network.parameters()).is_cuda
+    return torch.optim.Adam(groups, lr=rate, betas=(beta1, beta2), eps=1e-8, fused=True, capturable=on_gpu)

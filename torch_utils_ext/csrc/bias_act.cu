@@ -77,8 +77,8 @@ template <int ACT, class A> HD A curvature(A a, A t) {
     switch (ACT) {
         case TANH: return -2 * a * (1 - a * a);
         case SIGMOID: return a * (1 - a) * (1 - 2 * a);
-        case ELU: return a > 0 ? (A)0 : a + 1;
-        case SELU: return a > 0 ? (A)0 : a + Selu<A>::scale() * Selu<A>::alpha();
+        case ELU: return a >= 0 ? (A)0 : a + 1;
+        case SELU: return a >= 0 ? (A)0 : a + Selu<A>::scale() * Selu<A>::alpha();
         case SOFTPLUS: return -exponential_m1(-a) * exponential(-a);
         case SWISH: {
             const A s = 1 / (1 + exponential(-t));

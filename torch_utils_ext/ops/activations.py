@@ -42,6 +42,11 @@ def _exp_below(x: torch.Tensor, scale: float, above: float) -> torch.Tensor:
     return torch.where(x > 0, above, scale * x.clamp(max=0).exp())
 
 
+def _exp_curve(x: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale * exp(x) below zero, 0 from there on, as PyTorch has it."""
+    return torch.where(x >= 0, 0.0, scale * x.clamp(max=0).exp())
+
+
 def _sigmoid_slope(x: torch.Tensor) -> torch.Tensor:
     s = torch.sigmoid(x)
     return s * (1 - s)
@@ -74,12 +79,12 @@ activation_funcs: dict[str, Activation] = {
     "elu": Activation(
         lambda x, alpha: F.elu(x),
         slope=lambda x: _exp_below(x, 1.0, 1.0),
-        curve=lambda x: _exp_below(x, 1.0, 0.0),
+        curve=lambda x: _exp_curve(x, 1.0),
     ),
     "selu": Activation(
         lambda x, alpha: F.selu(x),
         slope=lambda x: _exp_below(x, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE),
-        curve=lambda x: _exp_below(x, _SELU_SCALE * _SELU_ALPHA, 0.0),
+        curve=lambda x: _exp_curve(x, _SELU_SCALE * _SELU_ALPHA),
     ),
     "softplus": Activation(lambda x, alpha: F.softplus(x), slope=torch.sigmoid, curve=_sigmoid_slope),
     "swish": Activation(

@@ -201,12 +201,12 @@ def test_the_second_batch_by_its_formula() -> None:
     torch.testing.assert_close(found.G.mapping.w_avg, plain.G.mapping.w_avg)  # uniform labels do not shift w_avg
 
 
-def test_at_strength_zero_nothing_is_drawn_and_nothing_added() -> None:
+def test_without_strength_nothing_is_drawn_and_nothing_added() -> None:
     found, data = objective(uniform=2.0, share=0.5)
     plain, _ = objective()
     plain.consistency = None
     c, z = data[:16], torch.randn(16, 4)
-    one, two = found.generator(z, c, c, strength=0.0), plain.generator(z, c, c, strength=1.0)
+    one, two = found.generator(z, c, c), plain.generator(z, c, c, strength=1.0)
     assert one.keys() == two.keys() == {"G"}
     assert torch.equal(one["G"], two["G"])
     assert torch.equal(found.rng.state_dict()["generator"], plain.rng.state_dict()["generator"])
@@ -217,7 +217,7 @@ def test_level_and_class_are_charged_in_proportion_to_the_strength() -> None:
     c = make_labels([0, 1, 2, 0] * 4, torch.linspace(0.4, 1, 16), K)
     z = torch.randn(16, 4)
 
-    def charged(strength: float, weight: float = 3.0, class_weight: float = 5.0) -> dict[str, float]:
+    def charged(strength: float | None, weight: float = 3.0, class_weight: float = 5.0) -> dict[str, float]:
         found, _ = objective(weight=weight, class_weight=class_weight, agreement=agreement)
         losses = found.generator(z, c, c, strength)
         return {name: float(loss.detach()) for name, loss in losses.items() if name != "G"}
@@ -228,7 +228,7 @@ def test_level_and_class_are_charged_in_proportion_to_the_strength() -> None:
     assert charged(0.25) == pytest.approx({name: loss / 4 for name, loss in whole.items()})
     assert charged(1.0, weight=6.0) == pytest.approx({**whole, "consistency": 2 * whole["consistency"]})
     assert charged(1.0, class_weight=15.0) == pytest.approx({**whole, "class": 3 * whole["class"]})
-    assert charged(0.0) == {}
+    assert charged(None) == {}
 
 
 def test_strength_starts_and_rises() -> None:

@@ -26,6 +26,7 @@ class Samples:
     """Random images and labels in place of an archive."""
 
     kind, mirror, lazy, reals = "images", False, False, TrainingSet.reals
+    stored, shown = TrainingSet.stored, TrainingSet.shown
     looked_at, _readable = TrainingSet.looked_at, TrainingSet._readable
 
     def __init__(self) -> None:

@@ -87,7 +87,7 @@ def test_d_is_told_the_rank_of_reals_and_the_number_of_fakes(trainer: Trainer) -
     assert not torch.equal(told[:, 10], c[:, 10])  # label noise is of u alone
     index, _, flip = trainer._draw()
     trainer._drawn.append((index, trainer.data.labels[index], flip))
-    real, told = trainer._reals()
+    ((real, told),) = trainer._shown(trainer._reals())
     ranks = rank_reals(trainer.data, 10)
     torch.testing.assert_close(told[:, -1], ranks(real, trainer.data.labels[index]))
     before = [p.clone() for p in trainer.state.D.parameters()]

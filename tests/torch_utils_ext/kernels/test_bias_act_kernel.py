@@ -150,6 +150,25 @@ def test_special_values(on_host: Any) -> None:
     assert dx[:3].tolist() == [0, 0, 0]
 
 
+def test_second_derivatives_at_zero_are_pytorch_s(on_host: Any) -> None:
+    """Where 'elu' and 'selu' have a kink; halves meet it often, since x + b is often exactly zero."""
+    x = torch.tensor([0.0, -0.0, 0.0, -1.0], requires_grad=True)
+    ones, case = torch.ones(4), Case((4,), dim=None)
+    launches = {act: plan(case, torch.float32, 2, act, None) for act in ("elu", "selu")}
+    host = on_host(list(launches.values()))
+    for act, launch in launches.items():
+        y = bias_act(x, None, 0, act, *SETTINGS.values(), None, impl="ref")
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        (expected,) = torch.autograd.grad(slope.sum(), x)
+        found = torch.empty(4)
+        host.run(launch, ones, ones, y.detach(), None, found)
+        torch.testing.assert_close(found, expected)
+        assert expected[:3].tolist() == [0, 0, 0]
+        y = bias_act(x, None, 0, act, *SETTINGS.values(), None)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(slope.sum(), x)[0], expected)
+
+
 def test_index_of_bias_beyond_32_bits(on_host: Any) -> None:
     """The bias's number for elements of tensors far too large to test with."""
     extra = """

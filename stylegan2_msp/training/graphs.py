@@ -1,0 +1,128 @@
+"""Phases of a step as CUDA graphs: recorded once, then started as a whole instead of kernel by kernel."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+_REHEARSALS = 3  # calls before a phase is recorded: kernels are built and cuDNN's algorithms chosen by then
+
+
+@dataclass
+class _Recorded:
+    key: int
+    calls: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    inputs: tuple[torch.Tensor, ...] = ()
+
+
+class PhaseGraphs:
+    """Runs phases; on a GPU each is recorded as a CUDA graph when it has run a few times, and then replayed.
+
+    A step of a small network is some two thousand kernels of a few microseconds each, which a host starts several
+    times more slowly than the GPU runs them. A graph is started at once. What a phase does must depend on nothing on
+    the host but the number of its inputs, and it may leave results only in tensors that live on. A phase that waits for
+    the device (which a classifier of the user's own may make it do) is told from the others before it is recorded, and
+    runs as on a CPU, as does one that cannot be recorded; one line says so.
+
+    Args:
+        device: where the phases run.
+        generator: source of their random numbers.
+        enabled: record at all.
+    """
+
+    def __init__(self, device: torch.device, generator: torch.Generator, enabled: bool = True) -> None:
+        self.enabled = enabled and device.type == "cuda"
+        self.generator = generator
+        self.phases: dict[str, _Recorded] = {}
+        self.direct: set[str] = set()
+        self.stream = torch.cuda.Stream(device) if self.enabled else None
+        self.pool = torch.cuda.graph_pool_handle() if self.enabled else None  # memory that they share
+
+    def run(self, name: str, work: Callable[..., None], *inputs: torch.Tensor, undo: Callable[[], None]) -> None:
+        """Does ``work(*inputs)``.
+
+        Args:
+            name: of the phase.
+            work: what it does.
+            inputs: tensors that change from call to call, but not their shapes.
+            undo: puts in order what ``work`` leaves behind when it is broken off.
+        """
+        if self.enabled and name not in self.direct:
+            try:
+                self._run(name, work, inputs)
+                return
+            except _CannotBeRecorded as error:
+                self.direct.add(name)
+                logging.getLogger(__name__).warning(
+                    "The %s phase cannot be a CUDA graph, and is slower for it: %s", name, error
+                )
+                undo()
+        work(*inputs)
+
+    def _run(self, name: str, work: Callable[..., None], inputs: tuple[torch.Tensor, ...]) -> None:
+        phase = self.phases.get(name)
+        if phase is None or phase.key != len(inputs):
+            phase = self.phases[name] = _Recorded(len(inputs))
+        phase.calls += 1
+        if phase.calls <= _REHEARSALS:
+            self._rehearse(work, inputs, last=phase.calls == _REHEARSALS)
+            return
+        if phase.graph is None:
+            phase.inputs = tuple(t.clone() for t in inputs)
+            phase.graph = self._record(work, phase.inputs)
+        for kept, given in zip(phase.inputs, inputs, strict=True):
+            kept.copy_(given)
+        phase.graph.replay()
+
+    def _rehearse(self, work: Callable[..., None], inputs: tuple[torch.Tensor, ...], last: bool) -> None:
+        """Does it on the stream that will record it, the last time watching for waits."""
+        assert self.stream is not None
+        self.stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(self.stream), _waits_are_errors() if last else nullcontext():
+                work(*inputs)
+        except RuntimeError as error:
+            if not last or "synchronizing" not in str(error):
+                raise
+            raise _CannotBeRecorded(
+                "it waits for the GPU in every step (likely for a classifier that reads values back to the host)"
+            ) from error
+        finally:
+            torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _record(self, work: Callable[..., None], inputs: tuple[torch.Tensor, ...]) -> torch.cuda.CUDAGraph:
+        try:
+            return self._captured(lambda: work(*inputs))
+        except RuntimeError as error:
+            # A recording that was broken off leaves the sources of random numbers waiting for its end.
+            self._captured(lambda: torch.zeros((), device=self.generator.device))
+            raise _CannotBeRecorded(str(error).splitlines()[0]) from error
+
+    def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            work()
+        return graph
+
+
+class _CannotBeRecorded(Exception):
+    """A phase that has to be run directly, and why."""
+
+
+@contextmanager
+def _waits_are_errors() -> Iterator[None]:
+    """Within it, whatever waits for the GPU raises a RuntimeError instead."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls this mode a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,246 @@
+"""Phases replayed as CUDA graphs train as they do kernel by kernel; what cannot be a graph is told in time."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.config import DataInfo, resolve
+from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.data.dataset import TrainingSet
+from stylegan2_msp.training.checkpoint import load_state, save_state
+from stylegan2_msp.training.distributed import World
+from stylegan2_msp.training.graphs import PhaseGraphs
+from stylegan2_msp.training.plan import classifier_of
+from stylegan2_msp.training.step import Trainer
+
+PHASES = {"G", "path length", "D", "R1"}
+on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+
+
+class Recorder(TorchDispatchMode):
+    """Stands for a CUDA graph on the CPU: notes each operator with its tensors, and does them again on replay.
+
+    Like a graph it knows the tensors and nothing else of the host: what Python computed is fixed. Unlike one it also
+    runs while it records, so the first replay is left out.
+    """
+
+    def __init__(self, first_replay: bool = True) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.recorded_only = first_replay
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        pass
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._overloadpacket is torch.ops.aten._local_scalar_dense:
+            raise RuntimeError("called a synchronizing operation")
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        if self.recorded_only:
+            self.recorded_only = False
+            return
+        with torch.no_grad():
+            for func, args, kwargs, out in self.calls:
+                again = func(*args, **kwargs)
+                for kept, found in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                    if isinstance(kept, torch.Tensor) and kept.data_ptr() != found.data_ptr():
+                        kept.detach().copy_(found)
+
+
+class Stream:
+    def __init__(self, device: torch.device | None = None) -> None:
+        pass
+
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA graphs on the CPU, as far as `PhaseGraphs` uses them."""
+    watching = []
+
+    def debug_mode(mode: str) -> None:
+        if mode == "error":
+            watching.append(Recorder())
+            watching[-1].__enter__()
+        else:
+            watching.pop().__exit__(None, None, None)
+
+    stand_ins = {
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+        "graph_pool_handle": lambda: 0,
+        "CUDAGraph": Recorder,
+        "graph": lambda graph, pool, stream: graph,
+        "set_sync_debug_mode": debug_mode,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(f"stylegan2_msp.training.graphs.torch.cuda.{name}", stand_in)
+
+
+def test_without_a_gpu_everything_is_done_directly() -> None:
+    phases, seen = PhaseGraphs(torch.device("cpu"), torch.Generator()), []
+    for i in range(5):
+        phases.run("G", seen.append, torch.tensor(i), undo=lambda: None)
+    assert [int(i) for i in seen] == [0, 1, 2, 3, 4]
+
+
+def test_no_phase_depends_on_the_host(emulated: None, digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replays of what was recorded train to the bit as the phases themselves do, when the classifier begins, too."""
+    monkeypatch.setattr("torch.Tensor.__float__", _float)
+    replayed, direct = (make_trainer(digits_archive, "cpu") for _ in "ab")
+    for trainer in (replayed, direct):
+        assert trainer.state.pipe is not None
+        trainer.state.pipe.p.fill_(0.3)  # a pipe on a CPU does nothing while p is 0, which a recording would keep
+    replayed.graphs = PhaseGraphs(torch.device("cuda"), replayed.state.rng.generator)
+    for one, other in zip(statistics(replayed, 16), statistics(direct, 16), strict=True):
+        assert one == other
+    assert replayed.graphs.direct == set()
+    assert {name for name, phase in replayed.graphs.phases.items() if phase.graph} == PHASES
+    for one, other in zip(replayed.state.G_ema.parameters(), direct.state.G_ema.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(replayed.state.pl_mean, direct.state.pl_mean)
+    assert float(replayed.state.pl_mean) > 0
+    assert replayed.state.pipe.p == direct.state.pipe.p != 0.3
+
+
+def _float(self: torch.Tensor) -> float:
+    """On a CPU the pipe looks at p, which on a GPU it does not do."""
+    return self.detach().numpy().item()
+
+
+def test_a_phase_that_waits_is_done_directly(emulated: None, caplog: pytest.LogCaptureFixture) -> None:
+    phases, total, undone = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(2), []
+
+    def waits(x: torch.Tensor) -> None:
+        total[0] += x.item()
+
+    for i in range(6):
+        phases.run("waits", waits, torch.tensor(float(i)), undo=lambda: undone.append(True))
+        phases.run("does not", total[1].add_, torch.tensor(float(i)), undo=lambda: undone.append(False))
+    assert total.tolist() == [15, 15]
+    assert (phases.direct, undone) == ({"waits"}, [True])
+    assert "The waits phase cannot be a CUDA graph" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_a_phase_that_cannot_be_recorded_is_done_directly(
+    emulated: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    phases, total, calls = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(()), []
+
+    def work(x: torch.Tensor) -> None:
+        calls.append(len(calls))
+        if len(calls) == 4:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+        total.add_(x)
+
+    for _ in range(6):
+        phases.run("G", work, torch.ones(()), undo=lambda: None)
+    assert float(total) == 6
+    assert caplog.records[0].getMessage().endswith("CUDA error: operation not permitted when stream is capturing")
+
+
+def make_trainer(path: Path, device: str, classifier: FrozenClassifier | None = None, **given: Any) -> Trainer:
+    """All that a run has by default, with path length regularisation and style mixing on top."""
+    archive, place = open_archive(path), torch.device(device)
+    given = {"data": str(path), "batch": 32, "cfg": "tiny", "consistency_kimg": 0.2, **given}
+    info = DataInfo("images", archive.img_resolution, archive.img_channels, 10, True)
+    config = resolve({k: v for k, v in given.items() if v is not None}, info, 1, place.type, False)
+    config = dataclasses.replace(config, pl_weight=2.0, style_mixing=0.9, r1_interval=2, pl_interval=2, ada_kimg=1.0)
+    found = (classifier or classifier_of(archive)).to(place)
+    return Trainer(config, TrainingSet(archive, "class+msp", place), 10, found, World(device=place))
+
+
+def statistics(trainer: Trainer, steps: int) -> list[dict[str, float]]:
+    found = []
+    for _ in range(steps):
+        trainer.step()
+        found.append(trainer.pop_statistics())
+    return found
+
+
+@pytest.fixture
+def exact() -> Any:
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+class TestOnGpu:
+    pytestmark = on_gpu
+
+    def test_graphs_change_no_loss(self, digits_archive: Path, exact: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In float32 with plain descent; see test_fast_path for why not with Adam."""
+
+        def descent(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
+            return torch.optim.SGD(groups, lr=2 * lr)
+
+        monkeypatch.setattr("stylegan2_msp.training.step.torch.optim.Adam", descent)
+        replayed, direct = (make_trainer(digits_archive, "cuda", precision="fp32") for _ in "ab")
+        direct.graphs.enabled = False
+        for one, other in zip(statistics(replayed, 24), statistics(direct, 24), strict=True):
+            assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+        assert replayed.graphs.direct == set()
+        assert {name for name, phase in replayed.graphs.phases.items() if phase.graph} == PHASES
+
+    def test_a_state_goes_on_with_graphs(self, digits_archive: Path, tmp_path: Path) -> None:
+        trainer = make_trainer(digits_archive, "cuda")
+        statistics(trainer, 12)
+        path = save_state(tmp_path, trainer.state, trainer.config)
+        again = make_trainer(digits_archive, "cuda")
+        again.state.load_state_dict(load_state(path)[1])
+        for one, other in zip(statistics(again, 8), statistics(trainer, 8), strict=True):
+            assert one["D"] == pytest.approx(other["D"], rel=0.05)
+        assert again.state.nimg == trainer.state.nimg == 20 * 32
+
+    def test_a_classifier_that_waits_is_asked_directly(
+        self, digits_archive: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        classifier = classifier_of(open_archive(digits_archive))
+        assert classifier is not None
+        forward = classifier.forward
+        classifier.forward = lambda x: forward(x) * float(x.abs().max() > -1)  # type: ignore[method-assign]
+        trainer = make_trainer(digits_archive, "cuda", classifier)
+        with caplog.at_level(logging.WARNING):
+            found = statistics(trainer, 16)
+        assert trainer.graphs.direct == {"G"}
+        assert caplog.text.count("cannot be a CUDA graph") == 1
+        assert trainer.graphs.phases["D"].graph is not None
+        assert "consistency" in found[-1]
+
+    def test_a_broken_recording_leaves_the_rest_working(self) -> None:
+        device = torch.device("cuda", 0)
+        generator = torch.Generator(device).manual_seed(0)
+        phases, total, calls = PhaseGraphs(device, generator), torch.zeros((), device=device), []
+
+        def work(x: torch.Tensor) -> None:
+            calls.append(True)
+            if len(calls) == 4:
+                torch.cuda.synchronize()
+            total.add_(x + 0 * torch.rand((), generator=generator, device=device))
+
+        for _ in range(6):
+            phases.run("breaks", work, torch.ones((), device=device), undo=lambda: None)
+            phases.run("works", total.add_, torch.ones((), device=device), undo=lambda: None)
+        assert float(total) == 12
+        assert phases.direct == {"breaks"}
+        assert torch.randn(4, device=device).isfinite().all()
+        assert torch.randn(4, device=device, generator=generator).isfinite().all()
