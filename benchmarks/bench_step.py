@@ -238,11 +238,14 @@ def bench(
     rounds: int,
     checkout: Path | None,
     device: torch.device,
+    graphs: bool,
 ) -> dict[str, Any]:
     """All figures of one configuration."""
     setting = make_setting(config, device, ada, path_length, batch)
     torch.manual_seed(0)
     ours = OurTrainer(setting, setting["samples"], device, precision)
+    ours.trainer.graphs.enabled &= graphs
+    graphs = ours.trainer.graphs.enabled
     contestants: dict[str, Any] = {"ours": ours}
     if checkout is not None:
         half = ours.config.G_kwargs["synthesis_kwargs"]
@@ -250,8 +253,8 @@ def bench(
             "num_fp16_res": half["num_fp16_res"] if device.type == "cuda" else 0,
             "conv_clamp": half["conv_clamp"],
         }
-        theirs = reference.ReferenceTrainer(reference.load(checkout), {**setting, **limits}, device)
-        contestants["reference"] = theirs
+        modules = reference.load(checkout)
+        contestants["reference"] = reference.ReferenceTrainer(modules, {**setting, **limits}, device)
     phases = ["Gmain", *(["Greg"] if path_length else []), "Dmain", "Dreg"]
     times, failed = measure(contestants, phases, rounds, setting["r1_interval"], device)
     result = summarise(times, failed, setting["batch"])
@@ -259,6 +262,8 @@ def bench(
         if times[name]["step"]:
             result[name]["peak_gib"] = peak_memory(who.step, device)
     ours.trainer.graphs.enabled = False  # a replayed graph calls no operator
+    if checkout is not None:
+        result["reference"]["kernels"] = reference.kernels(modules)
     with FlopCount() as counter:
         ours.phase("Gmain")
         ours.phase("Dmain")
@@ -271,7 +276,9 @@ def bench(
         "matrix_peak_gflops": peak / 1e9,
     }
     about = {key: setting[key] for key in ("img_resolution", "img_channels", "channel_base", "channel_max", "batch")}
-    return {"config": config, "precision": precision, "ada_p": ada, "path_length": path_length, **about, **result}
+    how = {"precision": precision, "ada_p": ada, "path_length": path_length, "cuda_graphs": graphs}
+    how["device"] = device.type
+    return {"config": config, **how, **about, **result}
 
 
 def show(row: dict[str, Any]) -> None:
@@ -279,7 +286,7 @@ def show(row: dict[str, Any]) -> None:
     print(
         f"\n{row['config']}: {row['img_resolution']}x{row['img_resolution']}x{row['img_channels']}, "
         f"{row['channel_base']}/{row['channel_max']}, batch {row['batch']}, {row['precision']}, ADA p={row['ada_p']}, "
-        f"path length {'on' if row['path_length'] else 'off'}"
+        f"path length {'on' if row['path_length'] else 'off'}{', CUDA graphs' if row['cuda_graphs'] else ''}"
     )
     for name in ("ours", "reference"):
         if name in row:
@@ -290,6 +297,8 @@ def show(row: dict[str, Any]) -> None:
             )
             memory = f"  peak {found['peak_gib']:.2f} GiB" if found.get("peak_gib") else ""
             print(f"  {name:9s} {speed}{memory}  {phases}")
+            if row["device"] == "cuda" and not all(found.get("kernels", {}).values()):
+                print(f"            runs without all of its CUDA kernels: {found['kernels']}")
             for phase, why in found["failed"].items():
                 print(f"            {phase} fails: {why}")
     print(
@@ -311,6 +320,7 @@ def show(row: dict[str, Any]) -> None:
 @click.option("--batch", type=int, help="Batch.  [default: the configuration's]")
 @click.option("--rounds", type=int, default=5, show_default=True, help="Timed turns of each phase.")
 @click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
+@click.option("--graphs/--no-graphs", default=True, show_default=True, help="On a GPU: phases as CUDA graphs.")
 @click.option("--reference", "checkout", type=click.Path(path_type=Path), help="Checkout of stylegan2-ada-pytorch.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results here as JSON.")
@@ -322,13 +332,15 @@ def main(
     batch: int | None,
     rounds: int,
     threads: int | None,
+    graphs: bool,
     checkout: Path | None,
     device: str | None,
     out: Path | None,
 ) -> None:
     """Time training steps."""
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    torch.backends.cudnn.benchmark = True  # as both trainings do
+    torch.backends.cudnn.benchmark = True  # this and the next, as both trainings do
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if target.type == "cpu":
         keep_freed_memory()  # as training does; here the reference gains by it as well
     if threads:
@@ -336,7 +348,7 @@ def main(
     rows = []
     for config in configs or ("small",):
         for precision in precisions or ("fp32",):
-            rows.append(bench(config, precision, ada, path_length, batch, rounds, checkout, target))
+            rows.append(bench(config, precision, ada, path_length, batch, rounds, checkout, target, graphs))
             show(rows[-1])
     if out is not None:
         machine.save({"benchmark": "step", "command": sys.argv[1:], "rows": rows}, out)
