@@ -68,24 +68,31 @@ stage() {
 ref=()
 [ -n "$reference" ] && ref=(--reference "$reference") && export STYLEGAN2_ADA_PATH="$reference" # for its GPU test
 step=("$PYTHON" benchmarks/bench_step.py "${ref[@]}" --device "$device")
-ops=("$PYTHON" benchmarks/bench_ops.py "${ref[@]}" --device "$device" --out "$out/ops.json")
+ops=("$PYTHON" benchmarks/bench_ops.py "${ref[@]}" --device "$device")
 half=bf16
 [ "$device" = cuda ] && half=fp16
 if [ -n "$quick" ]; then
-    ops+=(--quick)
+    large=(--quick) compiled=(--quick --operator "bias_act lrelu" --layout contiguous)
     sizes=(--config narrow --batch 8 --rounds 1) tiny=("${sizes[@]}") narrow=("${sizes[@]}")
     length=(--kimg 0.256 --tick 0.128 --snap 1) count=100
 else
-    sizes=(--config auto32 --config auto256 --config paper256 --config paper512 --precision "$half" --rounds 5)
-    tiny=(--config tiny --config small --rounds 3) narrow=(--config narrow --rounds 3)
+    large=(--size large --size huge --no-compile) compiled=(--size large --compile) # it compiles for seconds each
+    for name in "bias_act lrelu" "bias_act lrelu clamp" "upfirdn2d 4x4" "upfirdn2d 4x4 up 2" "upfirdn2d 4x4 down 2"; do
+        compiled+=(--operator "$name")
+    done
+    # The family's presets as they train: with path length regularisation.
+    sizes=(--config auto32 --config auto256 --config paper256 --config paper512 --precision "$half" --rounds 3 --path-length)
+    tiny=(--config tiny --config small --precision "$half" --rounds 3) narrow=(--config narrow --rounds 3)
     length=(--kimg 100000) count=2000
 fi
 
 stage doctor 120 "$PYTHON" -m stylegan2_msp doctor
 stage tests 900 "$PYTHON" -m pytest -q -m gpu tests
-stage ops 600 "${ops[@]}"
-stage step 900 "${step[@]}" "${sizes[@]}" --out "$out/step.json"
 stage step-tiny 300 "${step[@]}" "${tiny[@]}" --out "$out/step-tiny.json"
+stage step 900 "${step[@]}" "${sizes[@]}" --out "$out/step.json"
+stage ops 600 "${ops[@]}" "${large[@]}" --out "$out/ops.json"
+stage ops-compiled 600 "${ops[@]}" "${compiled[@]}" --out "$out/ops-compiled.json"
+stage step-direct 300 "${step[@]}" "${tiny[@]}" --no-graphs --out "$out/step-direct.json"
 stage step-ada 300 "${step[@]}" "${narrow[@]}" --ada 0.3 --out "$out/step-ada.json"
 stage step-pl 300 "${step[@]}" "${narrow[@]}" --path-length --out "$out/step-pl.json"
 
