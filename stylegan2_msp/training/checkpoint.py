@@ -38,6 +38,7 @@ class TrainState:
     pipe: AugmentPipe | None
     ada: AdaController | None
     pl_mean: torch.Tensor
+    reached: torch.Tensor | None = None  # how varied fakes of each level are (`Diversity.reached`)
     nimg: int = 0
     step: int = 0
     tick: int = 0
@@ -55,6 +56,8 @@ class TrainState:
         if self.ada is not None:
             state["ada"] = self.ada.seen
         state["pl_mean"] = self.pl_mean
+        if self.reached is not None:
+            state["reached"] = self.reached
         state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
         state["sums"] = dict(self.sums)
         return state
@@ -72,6 +75,8 @@ class TrainState:
         if self.ada is not None:
             self.ada.seen.copy_(state["ada"])
         self.pl_mean.copy_(state["pl_mean"])
+        if self.reached is not None and "reached" in state:
+            self.reached.copy_(state["reached"])
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
         self.sums = {k: v.to(device) for k, v in state["sums"].items()}

