@@ -292,9 +292,9 @@ def test_kill_9_leaves_the_last_good_state(digits_archive, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("everything", [{}, EVERYTHING], ids=["default", "everything"])
 def test_two_processes_see_the_batch_of_one(digits_archive, tmp_path, everything):
-    # Three steps: Adam's first ones are as large as the rate whatever the gradient's size, so a weight whose gradient is
-    # rounding parts at once. Where products of half a batch are rounded unlike those of a whole one (AVX512), losses are
-    # 0.4 % apart in the fourth step, though both have shown D and told it the same numbers to the bit.
+    # Three steps: Adam's first ones are as large as the rate whatever the gradient's size, so a weight whose gradient
+    # is rounding parts at once. Where products of half a batch are rounded unlike those of a whole one (AVX512),
+    # losses are 0.4 % apart in the fourth step, though both have shown D and told it the same numbers to the bit.
     more = {"fp32": True, "aug": "fixed", "p": 0.5, "kimg": 0.024, "tick": 0.008, "consistency_kimg": 0.0, **everything}
     runs = {}
     for gpus in (1, 2):
