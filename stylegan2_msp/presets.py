@@ -30,7 +30,7 @@ class Preset:
     d_map_lr: float = 0.01
     z_dim: int = 512
     ada_kimg: float = 500.0
-    noise: float = 0.0  # strength of the last layer's noise at the start; see `training.step`
+    noise: float = 0.0  # strength of the last layer's noise at the start; see `training.initial`
 
 
 # The rows up to `cifar` carry the published values of StyleGAN2-ADA (Karras et al. 2020b, appendix C).
