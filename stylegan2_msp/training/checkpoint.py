@@ -54,7 +54,7 @@ class TrainState:
         if self.pipe is not None:
             state["p"] = self.pipe.p.detach().cpu()
         if self.ada is not None:
-            state["ada"] = self.ada.seen
+            state["ada_seen"] = self.ada.seen
         state["pl_mean"] = self.pl_mean
         if self.reached is not None:
             state["reached"] = self.reached
@@ -72,8 +72,8 @@ class TrainState:
         if self.pipe is not None:
             self.pipe.p.copy_(state["p"])
         device = self.pl_mean.device
-        if self.ada is not None:
-            self.ada.seen.copy_(state["ada"])
+        if self.ada is not None and "ada_seen" in state:  # not in states of before, nor is "reached"
+            self.ada.seen.copy_(state["ada_seen"])
         self.pl_mean.copy_(state["pl_mean"])
         if self.reached is not None and "reached" in state:
             self.reached.copy_(state["reached"])

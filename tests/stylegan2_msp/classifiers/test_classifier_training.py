@@ -95,3 +95,13 @@ def test_mnist_reaches_the_papers_accuracy(mnist_dir: Path, corrupt: bool) -> No
     again = FrozenClassifier.from_bytes(frozen.to_bytes())
     few = to_float(torch.from_numpy(samples.data[:4]))
     assert torch.equal(again(few), frozen(few))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_it_trains_and_answers_on_a_gpu() -> None:
+    images, classes = digits()
+    frozen = train_classifier(images, classes, 10, seed=0, device=torch.device("cuda", 0))
+    assert frozen.spec.report["val_accuracy"] > 0.9
+    assert frozen.scale.device == next(frozen.parameters()).device
+    assert frozen.probs(to_float(images[:8].cuda())).isfinite().all()
