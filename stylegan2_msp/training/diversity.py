@@ -71,7 +71,8 @@ class Diversity:
         sums = torch.zeros(2, _CELLS, dtype=share.dtype, device=share.device)
         total, count = mean(sums.index_add_(1, cell, torch.stack([share, torch.ones_like(share)])))
         now = torch.where(count > 0, total / count, self.reached)
-        self.reached.lerp_(now, _PACE)
+        # The first fakes of a level settle it: a G that is no beginner (another run's) must not be paid for distance.
+        self.reached.lerp_(now, torch.where(self.reached == 0, 1.0, _PACE).to(now.dtype))
 
 
 def real_diversity(data: TrainingSet, num_classes: int, weight: float) -> Diversity:
