@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,8 +28,13 @@ def dropout_masks(net: nn.Module, draw: int) -> Iterator[None]:
     Raises:
         UserError: the network has no dropout.
     """
-    generator = torch.Generator().manual_seed(draw)
-    hooks = [layer.register_forward_hook(_mask(layer.p, generator)) for layer in _layers(net)]
+    shapes: list[torch.Size] = []  # of the layers so far
+
+    def mask(layer: nn.Dropout, inputs: Any, out: torch.Tensor) -> torch.Tensor:
+        shapes.append(out.shape[1:])
+        return out * _mask(draw, tuple(shapes), layer.p, out.dtype, out.device)
+
+    hooks = [layer.register_forward_hook(mask) for layer in _layers(net)]
     if not hooks:
         raise UserError(
             "--uncertainty mutual_information: this classifier has no dropout; take '--classifier train', bring one "
@@ -45,9 +51,15 @@ def _layers(net: nn.Module) -> Iterator[nn.Dropout]:
     return (module for module in net.modules() if isinstance(module, nn.Dropout) and module.p > 0)
 
 
-def _mask(p: float, generator: torch.Generator) -> Callable[..., torch.Tensor]:
-    def apply(layer: nn.Module, inputs: Any, out: torch.Tensor) -> torch.Tensor:
-        kept = (torch.rand(out.shape[1:], generator=generator) >= p).to(out)
-        return out * (kept / (1 - p))
+@functools.lru_cache(maxsize=256)
+def _mask(
+    draw: int, shapes: tuple[torch.Size, ...], p: float, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Of the last of the layers with these shapes: 0 with probability p, else 1 / (1 - p).
 
-    return apply
+    Kept on the device, so that training need not wait for it in every step.
+    """
+    generator = torch.Generator().manual_seed(draw)
+    with torch.inference_mode(False):
+        numbers = [torch.rand(shape, generator=generator) for shape in shapes][-1]
+        return (numbers >= p).to(device, dtype) / (1 - p)

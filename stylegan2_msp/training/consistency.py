@@ -10,7 +10,7 @@ import torch
 from stylegan2_msp.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.conditioning import level, make_labels
+from stylegan2_msp.conditioning import level
 from torch_utils_ext.rng import BatchRng
 
 # Shifts by whole pixels up to 1/32 of the image, and faint noise. On reals of corrupted MNIST, all levels alike, they
@@ -64,9 +64,9 @@ class Consistency:
         assert self.labels is not None
         K = self.classifier.num_classes
         count = max(1, round(self.share * n))
-        classes = self.labels[self.rng.randint(len(self.labels), count), :K].argmax(dim=1)
+        one_hot = self.labels[self.rng.randint(len(self.labels), count), :K]
         levels = self.lowest + (self.highest - self.lowest) * self.rng.rand(count)
-        return make_labels(classes, self.classifier.measure.rows(classes, levels), K)
+        return torch.cat([one_hot, self.classifier.measure.rows(one_hot.argmax(dim=1), levels)], dim=1)
 
     def charge(self, img: torch.Tensor, c: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean distance of v from u (`_distance`) and E[max_k p_k - p_w] of fakes made of z for labels c."""

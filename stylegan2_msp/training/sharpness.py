@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad
 
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.neighbours import Neighbours, some_reals
@@ -22,10 +22,11 @@ def sharpness(img: torch.Tensor) -> torch.Tensor:
     Returns:
         [N], from about -12 to 0 (white noise); images without contrast have about -5.
     """
-    kernel = torch.tensor([0.25, 0.5, 0.25], dtype=img.dtype, device=img.device)
-    channels = img.flatten(0, 1)[:, None]
-    blurred = conv2d(pad(channels, (1, 1, 1, 1), mode="reflect"), (kernel[:, None] * kernel)[None, None])
-    lost = (channels - blurred).square().reshape(img.shape).flatten(1).mean(dim=1)
+    blurred = pad(img, (1, 1, 1, 1), mode="reflect")
+    for axis, size in ((2, img.shape[2]), (3, img.shape[3])):
+        before, here, after = (blurred.narrow(axis, start, size) for start in range(3))
+        blurred = (before + 2 * here + after) / 4
+    lost = (img - blurred).square().flatten(1).mean(dim=1)
     variance = img.flatten(1).var(dim=1, correction=0)
     return (lost + _ROUNDING).log() - (variance + _FAINT).log()
 

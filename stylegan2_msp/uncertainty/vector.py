@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,7 +45,7 @@ class Softmax(Measure):
         """p with p_y = level, [N, K]."""
         if not self.shares:
             raise ValueError("a softmax vector for a level needs the shares of the other classes; fit the measure")
-        table = torch.tensor(self.shares, dtype=levels.dtype, device=levels.device)
+        table = _table(self.shares, levels.dtype, levels.device)
         own = torch.nn.functional.one_hot(classes, len(table)).to(levels.dtype)
         return own * levels[:, None] + table[classes] * (1 - levels[:, None])
 
@@ -56,3 +57,10 @@ class Softmax(Measure):
         total.fill_diagonal_(0)
         table = (total / total.sum(dim=1, keepdim=True)).float()
         return replace(self, shares=tuple(tuple(row) for row in table.tolist()))
+
+
+@functools.lru_cache(maxsize=8)
+def _table(shares: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """On the device once, so that training need not wait for it in every step."""
+    with torch.inference_mode(False):
+        return torch.tensor(shares, dtype=dtype, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,18 +11,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from trainers import PHASES, make_trainer, statistics
 
-from stylegan2_msp.classifiers import FrozenClassifier
-from stylegan2_msp.config import DataInfo, resolve
 from stylegan2_msp.data.archive import open_archive
-from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.training.checkpoint import load_state, save_state
-from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.graphs import PhaseGraphs
 from stylegan2_msp.training.plan import classifier_of
-from stylegan2_msp.training.step import Trainer
 
-PHASES = {"G", "path length", "D", "R1"}
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 
@@ -156,25 +150,6 @@ def test_a_phase_that_cannot_be_recorded_is_done_directly(
         phases.run("G", work, torch.ones(()), undo=lambda: None)
     assert float(total) == 6
     assert caplog.records[0].getMessage().endswith("CUDA error: operation not permitted when stream is capturing")
-
-
-def make_trainer(path: Path, device: str, classifier: FrozenClassifier | None = None, **given: Any) -> Trainer:
-    """All that a run has by default, with path length regularisation and style mixing on top."""
-    archive, place = open_archive(path), torch.device(device)
-    given = {"data": str(path), "batch": 32, "cfg": "tiny", "consistency_kimg": 0.2, **given}
-    info = DataInfo("images", archive.img_resolution, archive.img_channels, 10, True)
-    config = resolve({k: v for k, v in given.items() if v is not None}, info, 1, place.type, False)
-    config = dataclasses.replace(config, pl_weight=2.0, style_mixing=0.9, r1_interval=2, pl_interval=2, ada_kimg=1.0)
-    found = (classifier or classifier_of(archive)).to(place)
-    return Trainer(config, TrainingSet(archive, "class+msp", place), 10, found, World(device=place))
-
-
-def statistics(trainer: Trainer, steps: int) -> list[dict[str, float]]:
-    found = []
-    for _ in range(steps):
-        trainer.step()
-        found.append(trainer.pop_statistics())
-    return found
 
 
 @pytest.fixture
