@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import bench_step
 import machine
+from ours import CONFIGS
 
 from stylegan2_msp.device import keep_freed_memory
 from stylegan2_msp.report.style import BLUE, ORANGE, new_figure, save_figure, styled
@@ -35,7 +36,7 @@ UNITS = {"resolution": "pixels", "batch": "images", "channels": "at every resolu
 
 def measure(change: dict[str, Any], rounds: int, device: torch.device, precision: str) -> dict[str, Any]:
     """One point of an axis."""
-    bench_step.CONFIGS["point"] = {**bench_step.CONFIGS["tiny"], **change}
+    CONFIGS["point"] = {**CONFIGS["tiny"], **change}
     row = bench_step.bench("point", precision, 0.0, False, None, rounds, None, device)
     ours = row["ours"]
     return {
@@ -51,9 +52,9 @@ def processes(count: int, seconds: float) -> dict[str, Any]:
     The exchange of gradients is left to the training itself; this shows what the cores give.
     """
     code = (
-        "import sys, time, torch; torch.set_num_threads(1); sys.path.insert(0, 'benchmarks'); import bench_step as b;"
-        f"s = b.make_setting('tiny', torch.device('cpu'), 0.0, False, {32 // count});"
-        "o = b.OurTrainer(s, s['samples'], torch.device('cpu'), 'fp32'); o.step(); n = 0; t = time.perf_counter();\n"
+        "import sys, time, torch; torch.set_num_threads(1); sys.path.insert(0, 'benchmarks'); import ours;"
+        f"s = ours.make_setting('tiny', torch.device('cpu'), 0.0, False, {32 // count});"
+        "o = ours.OurTrainer(s, s['samples'], torch.device('cpu'), 'fp32'); o.step(); n = 0; t = time.perf_counter();\n"
         f"while time.perf_counter() - t < {seconds}: o.step(); n += 1\n"
         "print(n, time.perf_counter() - t)"
     )

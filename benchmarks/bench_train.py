@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +167,13 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON of the results.")
 def main(reference: Path, data: Path, kimg: float, processes: int, seed: int, images: int, out: Path) -> None:
     """Train and measure both."""
-    data, rows = data.resolve(), {}
+    data = data.resolve()
+    rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        for name, train in (("patched checkout", train_theirs), ("ours", train_ours)):
+        for name, train in (("patched checkout", partial(train_theirs, reference)), ("ours", train_ours)):
             print(f"training: {name}", flush=True)
-            common = {"data": data, "kimg": kimg, "processes": processes, "seed": seed, "work": work}
-            row = train(**common, **({"reference": reference} if train is train_theirs else {}))
+            row = train(data, kimg, processes, seed, work)
             ticks = row.pop("sec_per_kimg")
             figures = evaluated(row.pop("network"), data, images, seed, work / f"evaluation-{len(rows)}")
             rows[name] = {"sec/kimg": statistics.median(ticks), "sec/kimg by tick": ticks, **figures}

@@ -53,14 +53,15 @@ def main(work: Path, out: Path, seeds: int, kimg: float, images: int) -> None:
     data = work.resolve() / "digits.zip"
     if not data.is_file():
         call("scripts/dataset_tool.py", "digits", "--corrupt", "gaussian", "--dest", str(data))
-    rows = []
+    runs: list[tuple[str, int, dict[str, float]]] = []
     for seed in range(seeds):
         for precision in ("fp32", "bf16"):
             found = figures(work.resolve(), data, precision, seed, kimg, images)
-            rows.append({"precision": precision, "seed": seed, **found})
-            print(rows[-1], flush=True)
+            runs.append((precision, seed, found))
+            print(*runs[-1], flush=True)
+    rows = [{"precision": precision, "seed": seed, **found} for precision, seed, found in runs]
     for name, on in FIGURES:
-        values = {p: [r[f"{name} {on}"] for r in rows if r["precision"] == p] for p in ("fp32", "bf16")}
+        values = {p: [found[f"{name} {on}"] for q, _, found in runs if q == p] for p in ("fp32", "bf16")}
         spread = {p: f"{statistics.mean(v):.4f} ± {statistics.pstdev(v):.4f}" for p, v in values.items()}
         print(f"{name} {on}: fp32 {spread['fp32']}, bf16 {spread['bf16']}")
     machine.save({"benchmark": "precision", "command": sys.argv[1:], "kimg": kimg, "images": images, "rows": rows}, out)

@@ -40,8 +40,8 @@ def load(checkout: Path) -> SimpleNamespace:
             "torch_utils.ops.grid_sample_gradfix",
         )
     }
-    modules["conv2d_gradfix"].enabled = True  # as its training loop does
-    modules["grid_sample_gradfix"].enabled = True
+    for name in ("conv2d_gradfix", "grid_sample_gradfix"):
+        vars(modules[name])["enabled"] = True  # as its training loop does
     return SimpleNamespace(**modules)
 
 

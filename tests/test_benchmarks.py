@@ -72,3 +72,20 @@ def test_bench_step_says_what_is_no_checkout(tmp_path: Path) -> None:
     assert found.stderr.strip() == (
         f"--reference {tmp_path}: no stylegan2-ada-pytorch checkout (training/networks.py is missing)"
     )
+
+
+@pytest.mark.slow
+def test_bench_scaling_measures_a_point_of_each_kind() -> None:
+    code = """
+import json, sys
+sys.path.insert(0, "benchmarks")
+import bench_scaling, torch
+point = bench_scaling.measure({"batch": 8}, 1, torch.device("cpu"), "fp32")
+print(json.dumps([point, bench_scaling.processes(2, 1)]))
+"""
+    found = run(sys.executable, "-c", code)
+    assert found.returncode == 0, found.stderr
+    point, two = json.loads(found.stdout.splitlines()[-1])
+    assert 1 < point["sec_per_kimg"] < 1000
+    assert 0.2 < point["gflop_per_image"] < 0.8
+    assert 1 < two["sec_per_kimg"] < 1000
