@@ -30,11 +30,19 @@ _MARK_WRONG = "bold orange: not the class asked for"
 
 @dataclass(frozen=True)
 class Written:
-    """What a call left behind: number of items, the table, and the grid or None."""
+    """What a call left behind.
+
+    Attributes:
+        count: number of items.
+        table: generated.csv.
+        grid: the picture of all, or None.
+        off: mean distance of the classifier's answers from the levels asked for; None where nobody was asked.
+    """
 
     count: int
     table: Path
     grid: Path | None
+    off: float | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,7 @@ def write_generated(
         make_folder(Path(grid).parent)
     folder = make_folder(outdir)
     rows: list[dict[str, Any]] = []
+    off: list[float] = []
     kept: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
     shown = {(pair, level) for level in plan.shown[1] for pair in plan.shown[0]}
@@ -136,6 +145,8 @@ def write_generated(
                 extra = {"file": file_name(request, generator.num_classes, generator.measure.name)}
                 _write_png(item, folder / extra["file"])
             rows.append(_row(request, answer, *columns) | extra)
+            if answer is not None and request.u is not None:
+                off.append(abs(answer.u - _asked(request)))
             if points or ((request.seed, request.cls), request.u) in shown:
                 kept[request], answers[request] = item, answer
     table = folder / CSV_NAME
@@ -149,7 +160,7 @@ def write_generated(
         from stylegan2_msp.report.style import save_figure  # matplotlib takes long to import
 
         save_figure(draw(generator, plan, kept, answers, drawn), grid)
-    return Written(len(rows), table, None if grid is None else Path(grid))
+    return Written(len(rows), table, None if grid is None else Path(grid), sum(off) / len(off) if off else None)
 
 
 def table_columns(measure: Measure) -> tuple[str, str]:
