@@ -51,7 +51,7 @@ def _layers(net: nn.Module) -> Iterator[nn.Dropout]:
     return (module for module in net.modules() if isinstance(module, nn.Dropout) and module.p > 0)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)  # 20 draws of many layers
 def _mask(
     draw: int, shapes: tuple[torch.Size, ...], p: float, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:

@@ -96,7 +96,8 @@ def generate(
     shown = f", {done.grid}" if done.grid else ""
     click.echo(f"{done.count} {generator.kind} in {outdir}: {done.table}{shown}")
     if done.off is not None:
-        hint = " (--within 0.05 comes nearer, with --draws 40 by other latents)" if search is None else ""
+        far = search is None and done.off > 0.05
+        hint = " (--within 0.05 comes nearer, with --draws 40 by other latents)" if far else ""
         click.echo(f"the classifier's answers are {done.off:.3f} from the levels asked for, on average{hint}")
 
 

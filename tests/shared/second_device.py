@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -134,20 +135,12 @@ def second_device() -> Iterator[list[str]]:
     """Within it `DEVICE` is a device with memory of its own; gives the list that fills with what waited."""
     waits: list[str] = []
     with ExitStack() as stack:
-        stack.enter_context(patch("torch_utils_ext.rng.torch", _Torch()))
-        stack.enter_context(patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: ["meta"]))
+        on_host = {**vars(torch), "Generator": lambda device: torch.Generator("cpu")}
+        stack.enter_context(patch("torch_utils_ext.rng.torch", SimpleNamespace(**on_host)))
+        stack.enter_context(
+            patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: ["cpu", "meta"])
+        )
         stack.enter_context(patch("torch.autocast", _autocast(torch.autocast)))
         stack.enter_context(_Literals())
         stack.enter_context(_Devices(waits))
         yield waits
-
-
-class _Torch:
-    """PyTorch, but that generators of random numbers stay on the host."""
-
-    @staticmethod
-    def Generator(device: Any = "cpu") -> torch.Generator:
-        return torch.Generator("cpu")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from trainers import PHASES, make_trainer, statistics
+from trainers import PHASES, make_trainer, plain_descent, statistics
 
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.training.checkpoint import load_state, save_state
@@ -165,11 +165,7 @@ class TestOnGpu:
 
     def test_graphs_change_no_loss(self, digits_archive: Path, exact: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """In float32 with plain descent; see test_fast_path for why not with Adam."""
-
-        def descent(groups: Any, lr: float, **_: Any) -> torch.optim.Optimizer:
-            return torch.optim.SGD(groups, lr=2 * lr)
-
-        monkeypatch.setattr("stylegan2_msp.training.step.torch.optim.Adam", descent)
+        monkeypatch.setattr("torch.optim.Adam", plain_descent)
         replayed, direct = (make_trainer(digits_archive, "cuda", precision="fp32") for _ in "ab")
         direct.graphs.enabled = False
         for one, other in zip(statistics(replayed, 24), statistics(direct, 24), strict=True):
