@@ -15,7 +15,10 @@ class BuildWithPatches(build_py):
             return
         target = Path(self.build_lib) / "stylegan2_msp" / "patches"
         self.mkpath(str(target))
-        for patch in sorted((Path(__file__).parent / "patches").glob("*.patch")):
+        patches = sorted((Path(__file__).parent / "patches").glob("*.patch"))
+        if not patches:
+            raise FileNotFoundError("patches/ is missing: build from a whole checkout or source distribution")
+        for patch in patches:
             self.copy_file(str(patch), str(target / patch.name))
 
 

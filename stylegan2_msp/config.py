@@ -129,8 +129,9 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
         raise UserError(f"--aug {aug}: 2-D points have no augmentation; use --aug noaug")
     if aug == "fixed" and given.get("p") is None:
         raise UserError("--aug fixed: needs the probability; add --p 0.2, say")
-    if given.get("p") is not None and aug != "fixed":
-        raise UserError(f"--p: goes with --aug fixed, found --aug {aug}")
+    for option, kind in (("p", "fixed"), ("target", "ada")):
+        if given.get(option) is not None and aug != kind:
+            raise UserError(f"--{option}: goes with --aug {kind}, found --aug {aug}")
     c_dim = {"none": 0, "class": data.num_classes, "class+msp": data.num_classes + data.u_size}[condition]
     guided = condition == "class+msp"
     terms = condition_terms(given, guided, data.kind, data.u_size)

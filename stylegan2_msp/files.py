@@ -15,12 +15,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` to write to, then puts it in place (write, fsync, rename).
 
     When the body fails nothing is left behind and what stood at ``path`` stays. The file can be read by whoever may
-    read new files, however the body makes it.
+    read new files, however the body makes it. Where ``path`` is a link, what it leads to is replaced.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
     target = Path(path)
+    target = target.resolve() if target.is_symlink() else target
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()

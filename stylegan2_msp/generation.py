@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +22,21 @@ from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 
 RUNS = "training-runs"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some requests and what was generated for them.
+
+    Attributes:
+        requests: N of them.
+        items: as `ConditionalGenerator.sample` returns them, [N, ...].
+        reached: whether each is what was searched for, bool [N]; None without a search.
+    """
+
+    requests: Sequence[Request]
+    items: torch.Tensor
+    reached: torch.Tensor | None
 
 
 class ConditionalGenerator(Conditions):
@@ -77,7 +95,7 @@ class ConditionalGenerator(Conditions):
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
         search = self.search(within, draws, steady)
-        parts = [items for _, items in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
+        parts = [made.items for made in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
         return torch.cat(parts) if parts else torch.empty(0)
 
     def requests(
@@ -88,12 +106,13 @@ class ConditionalGenerator(Conditions):
         uncertainty: npt.ArrayLike | None = None,
     ) -> list[Request]:
         """Checked requests, one per seed; the arguments are those of `sample`."""
-        seed_list = [seeds] if isinstance(seeds, int) else [int(s) for s in seeds]
+        seed_list = [int(seeds)] if isinstance(seeds, Integral) else [int(s) for s in seeds]  # type: ignore[union-attr]
         n = len(seed_list)
         if classes is None:
             class_list: list[int | None] = [s % self.num_classes if self.takes_class else None for s in seed_list]
         else:
-            class_list = [classes] * n if isinstance(classes, int) else [int(k) for k in classes]
+            one = isinstance(classes, Integral)
+            class_list = [int(classes)] * n if one else [int(k) for k in classes]  # type: ignore[arg-type,union-attr]
         if msp is not None and uncertainty is not None:
             raise UserError("msp and uncertainty are two names of one thing; give one of them")
         if msp is not None:
@@ -119,7 +138,7 @@ class ConditionalGenerator(Conditions):
 
         Raises:
             UserError: there is no classifier to ask, or no single level; draws without a distance; ``steady`` without
-                draws or for points.
+                draws or for points; a number out of range.
         """
         if steady and draws is None:
             raise UserError("--steady: says which drawn images count; add --within 0.05 --draws 40")
@@ -129,6 +148,10 @@ class ConditionalGenerator(Conditions):
             if draws is not None:
                 raise UserError(f"--draws {draws}: latents are drawn until an answer is near; add --within 0.05")
             return None
+        if not 0 <= within < math.inf:
+            raise UserError(f"--within: must be a finite number of at least 0, found {within}")
+        if draws is not None and draws < 1:
+            raise UserError(f"--draws: must be at least 1, found {draws}")
         if not self.takes_u or self.classifier is None:
             lacks = "holds no classifier" if self.takes_u else "was trained without uncertainty"
             raise UserError(f"--within: {self.snapshot.path} {lacks}, there is nothing to search by; leave it out")
@@ -144,18 +167,19 @@ class ConditionalGenerator(Conditions):
         noise_mode: str = "const",
         batch: int = 32,
         search: Search | None = None,
-    ) -> Iterator[tuple[Sequence[Request], torch.Tensor]]:
-        """Yields up to ``batch`` requests at a time with what was generated for them, as `sample` returns it."""
+    ) -> Iterator[Batch]:
+        """Yields up to ``batch`` requests at a time with what was generated for them."""
         for begin in range(0, len(wanted), batch):
             part = wanted[begin : begin + batch]
             seeds = [r.seed for r in part]
             z, labels = latents(seeds, self.G.z_dim).to(self.device), self.labels(part)
             make = self._maker(z, seeds, truncation_psi, noise_mode)
             if search is None:
-                yield part, make(torch.arange(len(part), device=self.device), labels, 0)
+                yield Batch(part, make(torch.arange(len(part), device=self.device), labels, 0), None)
             else:
                 assert self.classifier is not None
-                yield part, search.run(make, labels, self.classifier, z).items
+                found = search.run(make, labels, self.classifier, z)
+                yield Batch(part, found.items, found.accepted)
 
     def _maker(self, z: torch.Tensor, seeds: Sequence[int], truncation_psi: float, noise_mode: str) -> Make:
         def make(rows: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:

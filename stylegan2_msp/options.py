@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from stylegan2_msp.augment import AUGPIPE
@@ -37,6 +38,9 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
     }
     terms = {name: value if given.get(name) is None else given[name] for name, value in defaults.items()}
     if not guided:
+        for name in defaults:
+            if given.get(name):
+                raise UserError(f"--{name.replace('_', '-')}: needs the MSP; add --cond-msp=1 or leave it out")
         weights = ("consistency", "consistency_uniform", "consistency_class", "diversity")
         off = (*weights, "label_noise", "vicinal", "flatten")
         return terms | dict.fromkeys(off, 0.0) | {"sharpness": False}
@@ -76,14 +80,18 @@ def check_choices(given: dict[str, Any]) -> None:
         "vicinal": (0, 1),
         "diversity": (0, None),
         "freezed": (0, None),
-        "seed": (0, None),
+        "seed": (0, 2**32 - 1),
+        "batch_gpu": (1, None),
+        "lrate": (0, None),
+        "tick": (0, None),
+        "z_dim": (2, None),
     }
     for option, (low, high) in ranges.items():
         value = given.get(option)
         if value in (None, "auto"):
             continue
-        if not value >= low or (high is not None and value > high):
-            bound = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        if not low <= value < math.inf or (high is not None and value > high):
+            bound = "finite" if value == math.inf else f"at least {low}" if high is None else f"in [{low}, {high}]"
             raise UserError(f"--{option.replace('_', '-')}: must be {bound}, found {value}")
     if given.get("augpipe") is not None and given["augpipe"] not in AUGPIPE:
         raise UserError(f"--augpipe: must be one of {', '.join(AUGPIPE)}, found {given['augpipe']}")

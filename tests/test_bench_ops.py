@@ -88,3 +88,22 @@ def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no stylegan2-ada-pytorch checkout" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_operator_that_fails_or_differs_is_noted_and_the_others_are_timed(tmp_path: Path) -> None:
+    broken = CHECKOUT["torch_utils/ops/bias_act.py"].replace(
+        "    y =", "    if clamp: raise RuntimeError('no clamp here')\n    y = 2 *"
+    )
+    for name, text in (CHECKOUT | {"torch_utils/ops/bias_act.py": broken}).items():
+        (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checkout" / name).write_text(text)
+    words = ["--operator", "bias_act lrelu", "--operator", "bias_act lrelu clamp", "--operator", "grid_sample"]
+    done = _run(*words, "--reference", tmp_path / "checkout", "--layout", "contiguous", "--out", tmp_path / "ops.json")
+    assert done.returncode == 1
+    assert "bias_act lrelu: reference differs from ours by" in done.stderr
+    saved = json.loads((tmp_path / "ops.json").read_text())["rows"]
+    rows = {(row["operator"], row["mode"]): row for row in saved}
+    assert "differs" in rows["bias_act lrelu", "forward"]["failed"]["reference"]
+    assert rows["bias_act lrelu clamp", "forward"]["failed"] == {"reference": "no clamp here"}
+    assert rows["grid_sample", "forward"]["ratio"]["reference"] > 0

@@ -89,3 +89,53 @@ print(json.dumps([point, bench_scaling.processes(2, 1)]))
     assert 1 < point["sec_per_kimg"] < 1000
     assert 0.2 < point["gflop_per_image"] < 0.8
     assert 1 < two["sec_per_kimg"] < 1000
+
+
+@pytest.mark.parametrize(("stage", "failed"), [("doctor", True), ("train", False)])
+def test_gpu_check_counts_a_stage_that_runs_out_of_time(tmp_path: Path, stage: str, failed: bool) -> None:
+    """But for the training, whose length is the limit: an endless stand-in for Python runs every stage."""
+    slow = tmp_path / "python"
+    slow.write_text('#!/bin/bash\ncase "$1" in -c) exit 1 ;; esac\nexec sleep 30\n')
+    slow.chmod(0o755)
+    short = (ROOT / "benchmarks" / "gpu_check.sh").read_text()
+    short = short.replace("stage doctor 120", "stage doctor 1").replace(
+        "stage train $((minutes * 60))", "stage train 1"
+    )
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "gpu_check.sh").write_text(short)
+    script, out = str(tmp_path / "benchmarks" / "gpu_check.sh"), str(tmp_path / "out")
+    found = run("bash", script, out, PYTHON=str(slow), MNIST_DIR="", STAGES=stage)
+    assert found.returncode == failed, found.stdout
+    assert f"| {stage} | stopped after 1 s |" in found.stdout
+    assert ("1 stage(s) failed" in found.stdout) == failed
+
+
+def test_gpu_check_wants_whole_minutes() -> None:
+    found = run("bash", "benchmarks/gpu_check.sh", "out", "--minutes", "0")
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: --minutes: must be a whole number from 1 on, found 0")
+
+
+@pytest.mark.slow
+def test_bench_step_keeps_what_it_has_when_a_size_fails(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.path.insert(0, "benchmarks")
+import bench_step, torch
+bench = bench_step.bench
+def failing(config, *more):
+    if config == "small":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+    return bench(config, *more)
+bench_step.bench = failing
+bench_step.main()
+"""
+    out = tmp_path / "step.json"
+    words = ["--config", "small", "--config", "narrow", "--batch", "8", "--rounds", "1", "--out", str(out)]
+    found = run(sys.executable, "-c", code, *words)
+    assert found.returncode == 1
+    assert "small fp32 fails: CUDA out of memory." in found.stdout
+    assert found.stderr.strip() == "failed: small fp32"
+    saved = json.loads(out.read_text())
+    assert [row["config"] for row in saved["rows"]] == ["narrow"]
+    assert saved["failed"] == ["small fp32"]

@@ -28,11 +28,13 @@ def dropout_masks(net: nn.Module, draw: int) -> Iterator[None]:
     Raises:
         UserError: the network has no dropout.
     """
-    shapes: list[torch.Size] = []  # of the layers so far
+    shapes: dict[nn.Dropout, torch.Size] = {}  # of the layers so far
 
     def mask(layer: nn.Dropout, inputs: Any, out: torch.Tensor) -> torch.Tensor:
-        shapes.append(out.shape[1:])
-        return out * _mask(draw, tuple(shapes), layer.p, out.dtype, out.device)
+        if layer in shapes:  # the next pass: a program of a fixed batch size takes several
+            shapes.clear()
+        shapes[layer] = out.shape[1:]
+        return out * _mask(draw, tuple(shapes.values()), layer.p, out.dtype, out.device)
 
     hooks = [layer.register_forward_hook(mask) for layer in _layers(net)]
     if not hooks:

@@ -75,6 +75,7 @@ def load_classifier(
     if weights is not None and not _FACTORY.fullmatch(argument):
         raise UserError("--classifier-weights: goes with --classifier package.module:factory only; leave it out")
     if path.suffix == ".safetensors":
+        refuse_declared(declared, argument)
         return fit_to(FrozenClassifier.from_bytes(read_file(path, "--classifier"), argument), shape, argument)
     if _FACTORY.fullmatch(argument) and not path.exists():
         module = _from_factory(argument, weights)
@@ -95,6 +96,14 @@ def fit_to(classifier: FrozenClassifier, shape: DataShape, source: str) -> Froze
     if found != shape:
         raise UserError(f"--classifier: {source} is for {_describe(found)}, the data has {_describe(shape)}")
     return classifier
+
+
+def refuse_declared(declared: Declared | None, source: str) -> None:
+    """Raises `UserError` where an input is declared of a classifier that knows its own."""
+    if declared is not None:
+        raise UserError(
+            f"--classifier: {source} knows its input and output; leave out --input-... and --classifier-output"
+        )
 
 
 def read_file(path: Path, option: str) -> bytes:
@@ -157,9 +166,9 @@ def _from_factory(argument: str, weights: str | Path | None) -> nn.Module:
     try:
         with _importing_from_here():
             factory = importlib.import_module(module_name)
-        for part in function.split("."):
-            factory = getattr(factory, part)
-        model = factory()  # type: ignore[operator]
+            for part in function.split("."):
+                factory = getattr(factory, part)
+            model = factory()  # type: ignore[operator]
     except Exception as error:
         raise UserError(f"--classifier: {argument} failed ({type(error).__name__}: {_line(error)})") from error
     if not isinstance(model, nn.Module):

@@ -98,8 +98,7 @@ def split_validation(
         index = (classes == k).nonzero().flatten().cpu()
         if len(index) < 2:
             raise UserError(
-                f"--classifier train: class {k} has {len(index)} sample(s), 2 are needed to train and to validate; "
-                "bring more data or a classifier of your own"
+                f"class {k} has {len(index)} sample(s), 2 are needed to train and validate a classifier; bring more"
             )
         index = index[torch.randperm(len(index), generator=generator)]
         held_out = max(1, round(len(index) * VALIDATION_SHARE))

@@ -32,7 +32,8 @@ def check_classifier(classifier: FrozenClassifier, x: torch.Tensor, source: str)
         raise UserError(f"{source}: gives NaN or infinite values; check its weights, --input-range, -mean and -std")
     if not torch.allclose(out, _forward(classifier, x, source), atol=_TOLERANCE, rtol=_TOLERANCE):
         raise UserError(f"{source}: is not deterministic in eval (two runs differ); remove its randomness")
-    _check_output(classifier, out, source)
+    with torch.no_grad():
+        _check_output(classifier, classifier.raw_logits(x), source)
     alone = torch.cat([_forward(classifier, row[None], source) for row in x[:3]])
     if not torch.allclose(out[:3], alone, atol=10 * _TOLERANCE, rtol=10 * _TOLERANCE):
         raise UserError(f"{source}: its answer for a sample depends on the others in the batch; call eval() on it")

@@ -28,11 +28,14 @@ def run(command: click.Command) -> None:
         _fail("stopped", 130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:  # a path that cannot even be looked at
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; check the path", 1)
 
 
-def finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    """Callback of an option whose number must be neither infinite nor NaN."""
-    if not math.isfinite(value):
+def finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    """Callback of an option whose number, if given, must be neither infinite nor NaN."""
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is no finite number")
     return value
 

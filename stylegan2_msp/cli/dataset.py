@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylegan2_msp.cli import finite
 from stylegan2_msp.cli.annotate import annotate, measure_options
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--corrupt-table",
         type=click.Choice(["imagenet-c", "cifar-c"]),
-        default="imagenet-c",
-        show_default=True,
-        help="What severities 1 to 5 mean.",
+        help="What severities 1 to 5 of --corrupt mean.  [default: imagenet-c]",
     )(command)
     return click.option("--max-images", type=click.IntRange(min=1), help="Keep this many at random.  [default: all]")(
         command
@@ -82,7 +81,9 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @dataset.command()
 @source_options("train")
 @click.option("--num", type=click.IntRange(min=10), default=20_000, show_default=True, help="Number of points.")
-@click.option("--noise", type=click.FloatRange(min=0), default=0.3, show_default=True, help="Standard deviation.")
+@click.option(
+    "--noise", type=click.FloatRange(min=0), default=0.3, show_default=True, callback=finite, help="Standard deviation."
+)
 @click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True, help="Another draw.")
 def moons(num: int, noise: float, split: str, seed: int, **rest: Any) -> None:
     """Two interleaved half circles: 2-D points in two classes."""
@@ -150,17 +151,19 @@ def build(
     recalibrate: str | None = None,
     holdout: Path | None = None,
     corrupt: str | None = None,
-    corrupt_table: str = "imagenet-c",
+    corrupt_table: str | None = None,
 ) -> None:
     """Makes samples, corrupts and annotates them as asked, writes the archive once and sums up."""
     from stylegan2_msp.data.archive_writer import check_destination, write_archive
     from stylegan2_msp.data.corruptions import corrupt_gaussian
 
     start = time.monotonic()
+    if corrupt_table is not None and corrupt is None:
+        raise click.UsageError("--corrupt-table: says how strongly --corrupt changes images; add --corrupt gaussian")
     check_destination(dest)
     samples = make()
     if corrupt:
-        samples = corrupt_gaussian(samples, corrupt_table, seed)
+        samples = corrupt_gaussian(samples, corrupt_table or "imagenet-c", seed)
     if classifier != "none":
         from stylegan2_msp.data.annotate import annotate_samples
 

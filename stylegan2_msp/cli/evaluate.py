@@ -26,6 +26,7 @@ from stylegan2_msp.cli import finite
 @click.option(
     "--within",
     type=click.FloatRange(min=0),
+    callback=finite,
     metavar="DISTANCE",
     help="Measure fakes whose level was searched, as by generate --within.  [default: no search]",
 )

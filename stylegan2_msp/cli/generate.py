@@ -29,6 +29,7 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 @click.option(
     "--within",
     type=click.FloatRange(min=0),
+    callback=finite,
     metavar="DISTANCE",
     help="Search each image's level until the classifier answers within this of the level asked for: 0.03.  "
     "[default: no search]",
@@ -42,7 +43,7 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 @click.option(
     "--steady",
     is_flag=True,
-    help="With --draws: take images only whose level holds when they are shifted a little (1/32 of their side), too.",
+    help="With --draws: look for images whose level holds when they are shifted a little (1/32 of their side), too.",
 )
 @click.option("--trunc", "psi", type=float, default=1.0, show_default=True, callback=finite, help="Truncation psi.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
@@ -99,6 +100,12 @@ def generate(
         far = search is None and done.off > 0.05
         hint = " (--within 0.05 comes nearer, with --draws 40 by other latents)" if far else ""
         click.echo(f"the classifier's answers are {done.off:.3f} from the levels asked for, on average{hint}")
+    if done.missed:
+        more = f"more than {draws} --draws" if draws else "--draws 40, which takes other latents,"
+        click.echo(
+            f"{done.missed} of {done.count} {generator.kind} are not what was searched for, but the nearest that was "
+            f"found ({more} may find it)"
+        )
 
 
 def _grid_path(grid: str, outdir: str) -> Path | None:

@@ -48,21 +48,32 @@ def parse_classes(text: str, names: Sequence[str]) -> list[int]:
     Raises:
         click.BadParameter: neither a number nor a name.
     """
-    by_name = {name.casefold(): index for index, name in enumerate(names)}
-    if text.strip().casefold() in by_name and not text.strip().isdigit():
-        return [by_name[text.strip().casefold()]]
+    if (whole := _named(text.strip(), names)) is not None:
+        return [whole]
     found: list[int] = []
     for part in _parts(text, "--class"):
-        if not part.isdigit() and part.casefold() in by_name:
-            found.append(by_name[part.casefold()])
+        if (named := _named(part, names)) is not None:
+            found.append(named)
         elif part.count(":") == 2:
             found += _spaced_classes(part)
-        elif re.fullmatch(r"-?\d+([-:]\d+)?", part):
+        elif re.fullmatch(r"-?\d{1,18}([-:]\d{1,18})?", part):
             found += [int(part)] if re.fullmatch(r"-?\d+", part) else _whole(part.replace(":", "-"), "--class")
         else:
             known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
             raise click.BadParameter(f"--class {part}: is neither a number nor one of the classes ({known})")
     return _once(found)
+
+
+def _named(text: str, names: Sequence[str]) -> int | None:
+    """The class of this name, capitals and small letters alike where that is one class only."""
+    if text.isdigit():
+        return None
+    if text in names:
+        return names.index(text)
+    alike = [index for index, name in enumerate(names) if name.casefold() == text.casefold()]
+    if len(alike) > 1:
+        raise click.BadParameter(f"--class {text}: may be {' or '.join(names[i] for i in alike)}; write it as it is")
+    return alike[0] if alike else None
 
 
 def _parts(text: str, option: str) -> list[str]:
@@ -73,9 +84,9 @@ def _parts(text: str, option: str) -> list[str]:
 
 
 def _whole(part: str, option: str) -> range | list[int]:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+    match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part)
     if not match:
-        raise click.BadParameter(f"{option} {part}: is not a whole number of at least 0 or a range like 0-15")
+        raise click.BadParameter(f"{option} {part[:40]}: is not a whole number of at least 0 or a range like 0-15")
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first or last - first >= MAX_ITEMS:
         raise click.BadParameter(f"{option} {part}: a range rises and holds at most {MAX_ITEMS} numbers")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stylegan2_msp.classifiers.frozen import FrozenClassifier
-from stylegan2_msp.classifiers.load import DataShape, Declared, fit_to, load_classifier
+from stylegan2_msp.classifiers.load import DataShape, Declared, fit_to, load_classifier, refuse_declared
 from stylegan2_msp.classifiers.train import RECIPES, to_float, train_classifier
 from stylegan2_msp.classifiers.trial import check_classifier
 from stylegan2_msp.data.archive import open_archive
@@ -188,6 +188,9 @@ def _brought(
         data = open_archive(path).classifier_bytes
         if data is None:
             raise UserError(f"--classifier: {path} holds no classifier; annotate it first, or name another")
+        if weights is not None:
+            raise UserError("--classifier-weights: goes with --classifier package.module:factory only; leave it out")
+        refuse_declared(declared, classifier)
         return fit_to(FrozenClassifier.from_bytes(data, classifier), shape, classifier)
     return load_classifier(classifier, shape, declared, weights)
 
@@ -225,4 +228,5 @@ def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u
 
 def _like_mnist(samples: Samples) -> bool:
     """MNIST as this project pads it: the only data that the paper's figures can be set beside."""
-    return (samples.img_channels, samples.img_resolution, samples.num_classes) == (1, 32, 10) and len(samples) >= 10_000
+    digits = samples.class_names == [str(index) for index in range(10)]
+    return digits and (samples.img_channels, samples.img_resolution) == (1, 32) and len(samples) >= 10_000

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import psutil
 
-from stylegan2_msp.data.archive_writer import CLASSIFIER_FILE, PROBABILITIES_FILE, write_archive
+from stylegan2_msp.data.archive_writer import CLASSIFIER_FILE, PROBABILITIES_FILE, manifest_limit, write_archive
 from stylegan2_msp.data.arrays import check_probs, parse_array
 from stylegan2_msp.data.manifest import Manifest, parse_manifest
 from stylegan2_msp.data.members import Members, Reader
+from stylegan2_msp.data.memory import room
 from stylegan2_msp.data.pixels import MAX_FILE_BYTES, decode, is_image_name
 from stylegan2_msp.data.samples import Annotation, Corruption, Samples, default_names
 from stylegan2_msp.errors import UserError
@@ -22,7 +22,6 @@ from stylegan2_msp.progress import track
 
 __all__ = ["CLASSIFIER_FILE", "PROBABILITIES_FILE", "Archive", "open_archive", "write_archive"]
 
-_MANIFEST_BASE, _MANIFEST_PER_SAMPLE, _MANIFEST_MOST = 16 << 20, 32 << 10, 512 << 20
 _MAX_ARRAY_BYTES = 8 << 30
 _MAX_CLASSIFIER_BYTES = 4 << 30
 _CHUNK = 256
@@ -92,7 +91,8 @@ class Archive:
         if self.u is None or self.classes is None:
             found = "has classes but no uncertainty" if self.classes is not None else "has no labels"
             raise UserError(f"{self.path}: {found}; run 'dataset_tool.py annotate --data {self.path}' first")
-        one_hot = np.eye(self.num_classes, dtype=np.float32)[self.classes]
+        one_hot = np.zeros((len(self), self.num_classes), dtype=np.float32)
+        one_hot[np.arange(len(self)), self.classes] = 1
         return np.concatenate([one_hot, self.u.reshape(len(self), -1)], axis=1)
 
     def named_right(self) -> np.ndarray | None:
@@ -121,7 +121,8 @@ class Archive:
         if self.kind != "images":
             raise UserError(f"{self.path}: holds 2-D points, expected images; choose another archive")
         rows = np.arange(len(self)) if rows is None else rows
-        images = self._room(len(rows)) if out is None else out
+        size = (len(rows), self.img_channels, self.img_resolution, self.img_resolution)
+        images = room(size, str(self.path)) if out is None else out
 
         def one(start: int) -> None:
             part = rows[start : start + _CHUNK].tolist()
@@ -146,15 +147,6 @@ class Archive:
         size = (self.img_channels, self.img_resolution, self.img_resolution)
         return _same_size(decode(read(name, MAX_FILE_BYTES), f"{self.path}: {name!r}"), size, self, name)
 
-    def _room(self, count: int) -> np.ndarray:
-        """Memory for this many images."""
-        size = (count, self.img_channels, self.img_resolution, self.img_resolution)
-        needed, free = int(np.prod(size)), psutil.virtual_memory().available
-        if needed > free:
-            found = f"its images need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
-            raise UserError(f"{self.path}: {found}; make a smaller archive with --max-images or --resolution")
-        return np.empty(size, dtype=np.uint8)
-
     def load_points(self) -> np.ndarray:
         """Every point, float32 [N, 2].
 
@@ -166,7 +158,10 @@ class Archive:
         return self.points.copy()
 
     def load(self, progress: bool = True) -> Samples:
-        """Everything, in the form that sources, corruption and annotation share; images that are no PNGs get new names.
+        """Everything, in the form that sources, corruption and annotation share.
+
+        Images get new names where one is no PNG or is named in another encoding than the machine's. Without class names
+        classes are named by their numbers, so that one without samples still counts.
 
         Raises:
             UserError: as `load_images`.
@@ -174,12 +169,13 @@ class Archive:
         annotation = None
         if self.u is not None:
             annotation = Annotation(self.u, self.probs, self.classifier_bytes, self.uncertainty or "msp")
-        as_png = self.kind == "points" or all(name.endswith(".png") for name in self.names)
+        keep = self.kind == "points" or all(name.endswith(".png") and _is_text(name) for name in self.names)
+        numbers = [str(index) for index in range(self.num_classes)]
         return Samples(
             data=self.load_images(progress) if self.kind == "images" else self.load_points(),
-            names=self.names if as_png else default_names("images", len(self)),
+            names=self.names if keep else default_names("images", len(self)),
             classes=self.classes,
-            class_names=self.class_names,
+            class_names=self.class_names or numbers or None,
             split=self.split,
             corruption=self.corruption,
             annotation=annotation,
@@ -230,8 +226,7 @@ def open_archive(path: str | Path) -> Archive:
 def _manifest(members: Members, read: Reader, names: list[str]) -> Manifest:
     if "dataset.json" not in members:
         return Manifest()
-    limit = min(_MANIFEST_BASE + _MANIFEST_PER_SAMPLE * len(names), _MANIFEST_MOST)
-    return parse_manifest(read("dataset.json", limit), names, f"{members.path}: dataset.json")
+    return parse_manifest(read("dataset.json", manifest_limit(len(names))), names, f"{members.path}: dataset.json")
 
 
 def _annotation_files(
@@ -252,6 +247,15 @@ def _annotation_files(
             found = "does not have the sha256 that dataset.json gives"
             raise UserError(f"{members.path}: {manifest.classifier_file!r} {found}; annotate again")
     return probs, classifier
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name can be written down elsewhere."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _same_size(pixels: np.ndarray, size: tuple[int, int, int], archive: Archive, name: str) -> np.ndarray:

@@ -23,7 +23,13 @@ from stylegan2_msp.progress import track
 
 PROBABILITIES_FILE = "probabilities.npy"
 CLASSIFIER_FILE = "classifier.safetensors"
+_MANIFEST_BASE, _MANIFEST_PER_SAMPLE, _MANIFEST_MOST = 16 << 20, 64 << 10, 4 << 30
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+
+
+def manifest_limit(count: int) -> int:
+    """Most bytes that the dataset.json of so many samples may have, when it is written and when it is read."""
+    return min(_MANIFEST_BASE + _MANIFEST_PER_SAMPLE * count, _MANIFEST_MOST)
 
 
 def check_destination(dest: str | Path) -> Path:
@@ -33,6 +39,7 @@ def check_destination(dest: str | Path) -> Path:
         UserError: it cannot.
     """
     path = Path(dest)
+    path = path if path.name else path.resolve()  # '.' or '..'
     if path.suffix.lower() == ".zip":
         if path.is_dir():
             raise UserError(f"{path}: is a folder, expected a zip file; remove it or choose another --dest")
@@ -51,7 +58,8 @@ def write_archive(dest: str | Path, samples: Samples, progress: bool = True) -> 
     be new or empty.
 
     Raises:
-        UserError: the place cannot be written or the disk is full; nothing is left behind.
+        UserError: the place cannot be written, the disk is full, or the labels are too large to be read again; nothing
+            is left behind.
         ValueError: names are not sorted and unique (an archive is read back in the order of its names).
     """
     path = check_destination(dest)
@@ -80,7 +88,13 @@ def _contents(samples: Samples) -> Iterator[tuple[str, bytes]]:
         yield PROBABILITIES_FILE, _npy(note.probs)
     if note is not None and note.classifier_bytes is not None:
         yield CLASSIFIER_FILE, note.classifier_bytes
-    yield "dataset.json", json.dumps(_manifest(samples), separators=(",", ":")).encode()
+    manifest = json.dumps(_manifest(samples), separators=(",", ":")).encode()
+    if len(manifest) > (most := manifest_limit(len(samples))):
+        found = f"dataset.json would have {len(manifest) / 2**20:.0f} MiB, of {most / 2**20:.0f} allowed"
+        raise UserError(
+            f"{found}: {samples.num_classes} numbers for each of {len(samples)} samples; take fewer of either"
+        )
+    yield "dataset.json", manifest
 
 
 def _manifest(samples: Samples) -> dict[str, Any]:
@@ -110,9 +124,11 @@ def _labels(samples: Samples) -> list[list[Any]] | None:
     classes = samples.classes.tolist()
     if samples.annotation is None:
         return [[name, index] for name, index in zip(samples.names, classes, strict=True)]
-    one_hot = np.eye(samples.num_classes).tolist()
     rows = samples.annotation.u.reshape(len(samples), -1).astype(np.float64).tolist()
-    return [[name, [*one_hot[k], *row]] for name, k, row in zip(samples.names, classes, rows, strict=True)]
+    none = [0] * samples.num_classes
+    return [
+        [name, [*none[:k], 1, *none[k + 1 :], *row]] for name, k, row in zip(samples.names, classes, rows, strict=True)
+    ]
 
 
 def _npy(array: np.ndarray) -> bytes:

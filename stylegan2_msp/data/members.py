@@ -183,13 +183,20 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _folder_files(path: Path) -> list[str]:
-    found: list[str] = []
-
-    def refuse(error: OSError) -> None:
+    try:
+        return sorted(_files_below(str(path), "", (os.stat(path),)))
+    except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    for folder, _, names in os.walk(path, onerror=refuse):
-        inside = Path(folder).relative_to(path).as_posix()
-        prefix = "" if inside == "." else f"{inside}/"
-        found.extend(prefix + name for name in names if os.path.isfile(os.path.join(folder, name)))
-    return sorted(found)
+
+def _files_below(folder: str, prefix: str, above: tuple[os.stat_result, ...]) -> Iterator[str]:
+    """Names of all files; links to folders are followed, but not to one that they lie in."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                here = os.stat(entry.path)
+                if any(os.path.samestat(here, other) for other in above):
+                    raise UserError(f"{entry.path}: is a link to a folder that it lies in; remove it")
+                yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
+            elif entry.is_file():
+                yield prefix + entry.name

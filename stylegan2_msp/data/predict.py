@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -30,10 +32,8 @@ def predict_all(classifier: FrozenClassifier, samples: Samples, batch: int = BAT
         wanted = classifier.measured_logits(x) if measure.draws else logits
         parts.append(logits.softmax(dim=1).cpu())
         values.append(measure(wanted, classes[start : start + batch].to(device)).cpu())
+    check_finite(torch.cat(parts), range(len(samples)))
     probs, u = torch.cat(parts).numpy(), torch.cat(values).float()
-    if not np.isfinite(probs).all():
-        bad = int((~np.isfinite(probs).all(axis=1)).argmax())
-        raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
     return probs, u.clamp(measure.low(probs.shape[1]), measure.high(probs.shape[1])).numpy()
 
 
@@ -44,8 +44,22 @@ def with_measure(classifier: FrozenClassifier, samples: Samples, name: str, batc
     found = classifier.with_measure(MEASURES[name]()).to(device)
     rows = np.linspace(0, len(samples) - 1, min(len(samples), _FIT)).astype(int)
     data, classes = torch.from_numpy(samples.data[rows]), _classes(samples)[torch.from_numpy(rows)]
-    logits = [found.measured_logits(to_float(part.to(device))).cpu() for part in data.split(batch)]
-    return found.with_measure(found.measure.fitted(torch.cat(logits, dim=-2), classes)).to(device)
+    parts = [found.measured_logits(to_float(part.to(device))).cpu() for part in data.split(batch)]
+    logits = torch.cat(parts, dim=-2)
+    check_finite(logits.sum(dim=0) if found.measure.draws else logits, rows.tolist())
+    return found.with_measure(found.measure.fitted(logits, classes)).to(device)
+
+
+def check_finite(answers: torch.Tensor, rows: Sequence[int]) -> None:
+    """Looks for NaN and infinity in what a classifier gives [n, K] for the samples of these numbers.
+
+    Raises:
+        UserError: names the first such sample.
+    """
+    fine = answers.isfinite().all(dim=1)
+    if not fine.all():
+        bad = rows[int((~fine).int().argmax())]
+        raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
 
 
 def _classes(samples: Samples) -> torch.Tensor:

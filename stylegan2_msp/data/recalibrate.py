@@ -15,6 +15,7 @@ from stylegan2_msp.classifiers.load import DataShape
 from stylegan2_msp.classifiers.recalibration import FITS, Recalibration
 from stylegan2_msp.classifiers.train import split_validation, to_float
 from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.data.predict import check_finite
 from stylegan2_msp.data.samples import Samples
 from stylegan2_msp.data.selection import generator, random_subset
 from stylegan2_msp.errors import UserError
@@ -62,6 +63,7 @@ def recalibrate(
         few = f"{len(held)} held-out samples ({where}) are fewer than {_LEAST}"
         raise UserError(f"--recalibrate {method}: {few}; bring more with --holdout, or leave it out")
     logits, classes = _raw_logits(plain, held, batch), torch.from_numpy(_classes(held))
+    check_finite(logits, range(len(held)))
     order = torch.from_numpy(generator(seed, "calibration halves", None).permutation(len(held)))
     fit, rest = order[: len(held) // 2], order[len(held) // 2 :]
     found = FITS[method](logits[fit], classes[fit])

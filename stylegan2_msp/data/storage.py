@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import psutil
 import torch
 
 from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.data.lazy import LazyImages
+from stylegan2_msp.data.memory import free_memory
 from stylegan2_msp.errors import UserError
 
 HOST_SHARE = 0.5  # of the memory that is free on the machine
 DEVICE_SHARE = 0.25  # of a GPU's
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class Group(Protocol):
@@ -52,19 +51,6 @@ class Alone:
     def gather(self, value: Any) -> list[Any]:
         """The value."""
         return [value]
-
-
-def free_memory() -> int:
-    """Bytes of memory that this machine, or the container that this process runs in, has left."""
-    free = int(psutil.virtual_memory().available)
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):
-            limit = int((CGROUP / most).read_text())
-            free = min(free, max(limit - int((CGROUP / used).read_text()), 0))
-    return free
 
 
 def store_images(

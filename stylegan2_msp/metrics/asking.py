@@ -25,10 +25,18 @@ NUM_LEVELS = 8
 
 @dataclass(frozen=True)
 class Asked:
-    """Labels float32 [N, c_dim] and latents float32 [N, z_dim]; ``group`` neighbours share a latent."""
+    """What is asked of a generator.
+
+    Attributes:
+        labels: float32 [N, c_dim].
+        z: latents float32 [N, z_dim].
+        seed: of the first latent's noise, and of latents drawn in its place; the next latent has the next one.
+        group: so many neighbours share a latent.
+    """
 
     labels: torch.Tensor
     z: torch.Tensor
+    seed: int
     group: int = 1
 
     def __len__(self) -> int:
@@ -59,7 +67,7 @@ def bins_of(u: npt.ArrayLike, levels: Sequence[float]) -> Array:
 def ask_natural(labels: torch.Tensor, n: int, z_dim: int, generator: torch.Generator) -> Asked:
     """n labels of the real labels [M, c_dim], drawn at random with replacement."""
     rows = torch.randint(len(labels), (n,), generator=generator)
-    return Asked(labels.cpu()[rows], torch.randn(n, z_dim, generator=generator))
+    return Asked(labels.cpu()[rows], torch.randn(n, z_dim, generator=generator), _seed(generator))
 
 
 def ask_uniform(
@@ -77,9 +85,9 @@ def ask_uniform(
     u = torch.tensor(list(levels), dtype=torch.float32).repeat(latents)
     labels = make_labels(classes, (measure or Msp()).rows(classes, u), num_classes)
     if not shared:
-        return Asked(labels, torch.randn(len(labels), z_dim, generator=generator))
+        return Asked(labels, torch.randn(len(labels), z_dim, generator=generator), _seed(generator))
     z = torch.randn(latents, z_dim, generator=generator).repeat_interleave(len(levels), dim=0)
-    return Asked(labels, z, len(levels))
+    return Asked(labels, z, _seed(generator), len(levels))
 
 
 def ask_matched(
@@ -94,4 +102,8 @@ def ask_matched(
         if len(members):
             rows.append(members[torch.randint(len(members), (max(n // len(levels), 1),), generator=generator)])
     chosen = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
-    return Asked(labels[chosen], torch.randn(len(chosen), z_dim, generator=generator))
+    return Asked(labels[chosen], torch.randn(len(chosen), z_dim, generator=generator), _seed(generator))
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31, (), generator=generator))

@@ -20,7 +20,7 @@ def shuffled(items: Items, seed: int = 0) -> Items:
 
 
 def nearest_real(items: Items, reals: Items) -> Items:
-    """For every request the real item of its class whose own u is nearest.
+    """For every request the real item of its class whose own u is nearest; a class without any is left out.
 
     A bound from above: retrieval knows the data, but makes nothing new.
 
@@ -28,6 +28,7 @@ def nearest_real(items: Items, reals: Items) -> Items:
         items: the requests, ``classes`` and ``asked``.
         reals: all real items, ``asked`` being their own u.
     """
+    items = replace(items, group=1).take(np.flatnonzero(np.isin(items.classes, reals.classes)))
     chosen = np.empty(len(items), np.int64)
     for cls in np.unique(items.classes):
         pool, wanted = np.flatnonzero(reals.classes == cls), np.flatnonzero(items.classes == cls)

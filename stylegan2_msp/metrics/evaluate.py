@@ -190,7 +190,8 @@ class Evaluator:
             self._baseline("nearest real", nearest_real(items[on], everyone), on)
             if pool is None:
                 continue
-            drawn = rejection(items[on], pool, self.scale.eps, self.seed)
+            near = self.scale.eps if self.search is None else self.search.within
+            drawn = rejection(items[on], pool, near, self.seed)
             self._baseline("rejection", drawn, on)
             self._add_costs("rejection", drawn, on)
 

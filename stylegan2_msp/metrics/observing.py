@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -54,11 +54,11 @@ class Items:
         return len(self.classes)
 
     def cost(self) -> float:
-        """Items made per accepted one, those made in vain included; infinite when none was accepted."""
+        """Items made per accepted one, those made in vain included; NaN when none was accepted."""
         assert self.made is not None
         assert self.accepted is not None
         accepted = int(self.accepted.sum())
-        return float(self.made.sum()) / accepted if accepted else float("inf")
+        return float(self.made.sum()) / accepted if accepted else float("nan")
 
     def take(self, rows: Array) -> Items:
         """The items at these positions."""
@@ -131,7 +131,8 @@ def observe_fakes(
     for begin in track(starts, description, len(asked), "items", step=batch) if description else starts:
         rows = slice(begin, begin + batch)
         c = asked.labels[rows, : G.c_dim].to(device)  # a class-only generator takes the one-hot alone
-        make = _maker(G, asked.z[rows].to(device), begin, asked.group, truncation_psi)
+        seeds = [asked.seed + row // asked.group for row in range(begin, begin + len(c))]
+        make = _maker(G, asked.z[rows].to(device), seeds, truncation_psi)
         every = torch.arange(len(c), device=device)
         searched = {}
         if search is None:
@@ -166,11 +167,11 @@ def observe_reals(
     return _joined(parts, classes, np.asarray(u, np.float64))
 
 
-def _maker(G: Any, z: torch.Tensor, begin: int, group: int, psi: float) -> Make:
+def _maker(G: Any, z: torch.Tensor, seeds: Sequence[int], psi: float) -> Make:
     def make(at: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
-        seeds = [(begin + row) // group for row in at.tolist()]
-        ws = G.mapping(redrawn_latents(z[at], seeds, draw), labels, truncation_psi=psi, skip_w_avg_update=True)
-        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(seeds, draw), z.device))
+        own = [seeds[row] for row in at.tolist()]
+        ws = G.mapping(redrawn_latents(z[at], own, draw), labels, truncation_psi=psi, skip_w_avg_update=True)
+        made: torch.Tensor = G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(own, draw), z.device))
         return made.float()
 
     return make

@@ -92,7 +92,7 @@ class Results:
     def to_json(self) -> str:
         """JSON with one figure per line; null stands for undefined."""
         about = json.dumps(self.about, indent=2)
-        rows = ",\n    ".join(json.dumps(_without_nan(asdict(row))) for row in self.rows)
+        rows = ",\n    ".join(json.dumps(_finite(asdict(row))) for row in self.rows)
         return f'{{\n  "about": {about},\n  "figures": [\n    {rows}\n  ]\n}}\n'
 
     def to_csv(self) -> str:
@@ -101,7 +101,7 @@ class Results:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_NAMES)
         for row in self.rows:
-            writer.writerow(["" if value is None else value for value in _without_nan(asdict(row)).values()])
+            writer.writerow(["" if value is None else value for value in _finite(asdict(row)).values()])
         return text.getvalue()
 
     @classmethod
@@ -120,8 +120,10 @@ class Results:
             raise UserError(f"{path}: is not a results.json of `evaluate`; make it again") from None
 
 
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
 
 
 def _row(**found: Any) -> Row:

@@ -130,14 +130,23 @@ def calibration_gap(curve: list[CalibrationBin]) -> float:
 
 
 def equal_width(u: npt.ArrayLike, low: float, high: float, count: int) -> list[Array]:
-    """Positions of u in ``count`` bins of equal width on [low, high]; what lies outside goes to the outermost ones."""
-    place = np.clip(((np.asarray(u) - low) / (high - low) * count).astype(int), 0, count - 1)
+    """Positions of u in ``count`` bins of equal width on [low, high]; what lies outside goes to the outermost ones.
+
+    Where u has no more values than there are bins, as on a grid of levels, each has its own: in a bin of two levels the
+    error of one could make up for that of the other.
+    """
+    x = np.asarray(u)
+    if len(values := np.unique(x)) <= count:
+        return [np.flatnonzero(x == value) for value in values]
+    place = np.clip(((x - low) / (high - low) * count).astype(int), 0, count - 1)
     return [np.flatnonzero(place == b) for b in range(count)]
 
 
 def equal_mass(u: npt.ArrayLike, count: int) -> list[Array]:
-    """Positions of u in ``count`` bins of equal size (up to one), in rising order of u."""
-    return np.array_split(np.argsort(np.asarray(u), kind="stable"), count)
+    """Positions of u in ``count`` bins of equal size (up to one), in rising order of u; equal values stay together."""
+    x = np.asarray(u)
+    place = ((mean_ranks(x) - 0.5) / max(x.size, 1) * count).astype(int)
+    return [np.flatnonzero(place == b) for b in range(count)]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 _SEED = 20231
 _ROWS_AT_ONCE = 16384
 _MAX_CACHED = 8192
+_MOST_SAMPLES = 1 << 20
 
 
 class _Mapping(Protocol):
@@ -32,8 +33,8 @@ class ConditionalMean:
     """
 
     def __init__(self, z_dim: int, samples: int) -> None:
-        if samples < 1:
-            raise ValueError(f"truncation_samples must be at least 1, got {samples}")
+        if not 1 <= samples <= _MOST_SAMPLES:
+            raise ValueError(f"truncation_samples must be in [1, {_MOST_SAMPLES}], got {samples}")
         self.z_dim, self.samples = z_dim, samples
         self._means: dict[bytes, torch.Tensor] = {}
         self._made_for: tuple[tuple[int, int], ...] = ()

@@ -88,7 +88,7 @@ def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "",
 
 
 def training_curves(records: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """Spearman, mean absolute error, class agreement and diversity against kimg, on natural and on uniform MSP.
+    """Spearman, mean absolute error, class agreement and diversity against kimg, on natural and on uniform levels.
 
     Args:
         records: one mapping per tick, as in stats.jsonl: 'kimg' and, after 'condition/', the names of
@@ -114,7 +114,7 @@ def _curve(
         known = [r for r in records if r.get("kimg") is not None and r.get(key) is not None]
         y = [float(r[key]) for r in known]
         axes.plot(
-            [float(r["kimg"]) for r in known], y, dash, color=colour, marker="o", markersize=4, label=f"{split} MSP"
+            [float(r["kimg"]) for r in known], y, dash, color=colour, marker="o", markersize=4, label=f"{split} levels"
         )
         lowest = min([lowest, *y])
     axes.set_ylim(lowest if limits[0] is None else limits[0], limits[1])

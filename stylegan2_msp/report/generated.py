@@ -37,12 +37,14 @@ class Written:
         table: generated.csv.
         grid: the picture of all, or None.
         off: mean distance of the classifier's answers from the levels asked for; None where nobody was asked.
+        missed: items for which a search found nothing near enough, so that the nearest stands for it.
     """
 
     count: int
     table: Path
     grid: Path | None
     off: float | None
+    missed: int
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def write_generated(
     folder = make_folder(outdir)
     rows: list[dict[str, Any]] = []
     off: list[float] = []
+    missed = 0
     kept: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
     shown = {(pair, level) for level in plan.shown[1] for pair in plan.shown[0]}
@@ -135,9 +138,10 @@ def write_generated(
     wanted = plan.requests
     passes = generator.batches(wanted, truncation_psi, noise_mode, batch, search)
     drawn = search is not None and search.draws is not None
-    for part, items in track(passes, "generating", len(wanted), generator.kind, step=batch):
-        pictures, verdicts = as_written(generator, items, part)
-        for request, item, answer in zip(part, pictures, verdicts, strict=True):
+    for made in track(passes, "generating", len(wanted), generator.kind, step=batch):
+        pictures, verdicts = as_written(generator, made.items, made.requests)
+        missed += 0 if made.reached is None else int((~made.reached).sum())
+        for request, item, answer in zip(made.requests, pictures, verdicts, strict=True):
             extra: dict[str, Any] = {}
             if points:
                 extra = {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
@@ -160,7 +164,8 @@ def write_generated(
         from stylegan2_msp.report.style import save_figure  # matplotlib takes long to import
 
         save_figure(draw(generator, plan, kept, answers, drawn), grid)
-    return Written(len(rows), table, None if grid is None else Path(grid), sum(off) / len(off) if off else None)
+    mean_off = sum(off) / len(off) if off else None
+    return Written(len(rows), table, None if grid is None else Path(grid), mean_off, missed)
 
 
 def table_columns(measure: Measure) -> tuple[str, str]:
@@ -253,10 +258,10 @@ def picture_of(generator: ConditionalGenerator, plan: Plan, batch: int = 32) -> 
     shown = Plan(*plan.shown) if generator.kind == "images" else plan
     items: dict[Request, torch.Tensor] = {}
     answers: dict[Request, Answer | None] = {}
-    for part, made in generator.batches(shown.requests, batch=batch):
-        pictures, verdicts = as_written(generator, made, part)
-        items.update(zip(part, pictures, strict=True))
-        answers.update(zip(part, verdicts, strict=True))
+    for made in generator.batches(shown.requests, batch=batch):
+        pictures, verdicts = as_written(generator, made.items, made.requests)
+        items.update(zip(made.requests, pictures, strict=True))
+        answers.update(zip(made.requests, verdicts, strict=True))
     return draw(generator, plan, items, answers)
 
 

@@ -21,6 +21,7 @@ from torch_utils_ext.rng import BatchRng
 
 FORMAT = "stylegan2-msp training state 1"
 _COUNTERS = ("nimg", "step", "tick", "tick_start", "seconds")
+_OWN = ("capturable", "lr")  # of an optimizer: as this device and this configuration have them, not the saved ones
 _NAME = re.compile(r"training-state-(\d+)\.pt$")
 
 
@@ -64,11 +65,11 @@ class TrainState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` gave."""
-        capturable = [group["capturable"] for group in self._groups()]
+        own = [{name: group[name] for name in _OWN} for group in self._groups()]
         for name in ("G", "D", "G_ema", "opt_G", "opt_D", "order", "rng"):
             getattr(self, name).load_state_dict(state[name])
-        for group, own in zip(self._groups(), capturable, strict=True):
-            group["capturable"] = own  # of this device, not of the one that the state was saved on
+        for group, kept in zip(self._groups(), own, strict=True):
+            group.update(kept)
         if self.pipe is not None:
             self.pipe.p.copy_(state["p"])
         device = self.pl_mean.device
@@ -127,8 +128,9 @@ def load_state(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def list_states(run: Path) -> list[Path]:
-    """The states of one run, oldest first."""
-    return sorted((p for p in run.glob("training-state-*.pt") if _NAME.search(p.name)), key=lambda p: p.name)
+    """The states of one run in the order in which they were written: one may have gone on from an older one."""
+    found = [p for p in run.glob("training-state-*.pt") if _NAME.search(p.name)]
+    return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
 
 
 def find_state(resume: str, outdir: Path) -> Path | None:

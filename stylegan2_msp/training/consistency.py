@@ -16,7 +16,7 @@ from torch_utils_ext.rng import BatchRng
 # Shifts by whole pixels up to 1/32 of the image, and faint noise. On reals of corrupted MNIST, all levels alike, they
 # move the MSP by 0.03 on average at probability 0.25 and by 0.06 at 0.5; ADA's bgc does so by 0.20 at 0.3.
 MILD: dict[str, Any] = {"xint": 1.0, "xint_max": 1 / 32, "noise": 1.0, "noise_std": 0.05}
-_LEAST = 1e-9  # probabilities are kept so far from 0 and 1
+_LEAST = 1e-15  # probabilities are kept so far from 0 and 1: logits then have a slope up to a distance of 34
 _TAILS = 0.002  # share of the labels at either end that the range of uniform levels leaves out
 
 
@@ -97,7 +97,8 @@ class Consistency:
 def _distance(v: torch.Tensor, asked: torch.Tensor, divergence: bool) -> torch.Tensor:
     """|v - u| of each row [n, 1], of softmax vectors [n, K] half the L1 distance; with ``divergence`` plus KL(u || v).
 
-    Where f is all but certain |v - u| has no slope in its logits, but the divergence has: v - u (for one number).
+    Where f is all but certain |v - u| has no slope in its logits, but the divergence has: v - u (for one number), up to
+    a distance of 34 between logits, where float64 ends.
     """
     distance = (v - asked).abs().sum(dim=1) / (1 if asked.shape[1] == 1 else 2)
     if not divergence:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ import torch
 import torch.distributed as dist
 
 from stylegan2_msp.errors import UserError
+
+_LONGEST = 4000  # characters of a process's last words: a pipe takes so many of each
 
 
 @dataclass(frozen=True)
@@ -110,19 +114,31 @@ def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
     try:
         for worker in workers:
             worker.start()
-        _wait(workers)
+        ended = _wait(workers)
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
-    if not errors.empty():
-        raise UserError(errors.get())
     codes = [w.exitcode or 0 for w in workers]
+    told: list[tuple[str, bool]] = []
+    while not errors.empty():
+        told.append(errors.get())
+    for text, for_the_user in told:
+        if for_the_user:
+            raise UserError(text)
+    for rank, code in enumerate(codes):
+        if code < 0 and rank not in ended:
+            raise UserError(
+                f"process {rank} of {processes} was killed by signal {-code} (memory ran out?); its state of before is "
+                "saved, go on with --resume auto"
+            )
+    if told:  # of a process's own fault; what the others say follows from it
+        print(told[0][0], file=sys.stderr, flush=True)
     return max((c if c >= 0 else 128 - c for c in codes), default=0)
 
 
-def _wait(workers: list[Any]) -> None:
-    """Waits for all; when one fails the rest are ended, since they would wait for it for ever."""
-    alive = list(workers)
+def _wait(workers: list[Any]) -> set[int]:
+    """Waits for all; when one fails the rest are ended, since they would wait for it for ever: returns which."""
+    alive, ended = list(workers), set()
     while alive:
         for worker in list(alive):
             worker.join(timeout=0.2)
@@ -133,10 +149,12 @@ def _wait(workers: list[Any]) -> None:
                 for other in alive:
                     other.join(timeout=5)
                     if other.exitcode is None:
+                        ended.add(workers.index(other))
                         other.terminate()
                         other.join(timeout=5)
                     if other.exitcode is None:
                         other.kill()
+    return ended
 
 
 def _worker(work: Callable[..., int], rank: int, size: int, port: int, errors: Any, args: tuple[Any, ...]) -> None:
@@ -151,7 +169,10 @@ def _worker(work: Callable[..., int], rank: int, size: int, port: int, errors: A
     try:
         raise SystemExit(work(*args))
     except UserError as error:
-        errors.put(str(error))
+        errors.put((str(error), True))
+        raise SystemExit(1) from error
+    except Exception as error:
+        errors.put((traceback.format_exc()[-_LONGEST:], False))
         raise SystemExit(1) from error
 
 

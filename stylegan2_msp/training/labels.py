@@ -60,7 +60,8 @@ class LabelDraws:
     def fakes(self, n: int, twins: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels of n fakes, [n, c_dim]: what G is given, and what D is told; see `twin_labels` for ``twins``."""
         c = self.labels[self.order.labels_of_fakes(n, self.rng)]
-        return self.noise.fakes(twin_labels(c) if twins else c)
+        given, told = self.noise.fakes(c)
+        return (twin_labels(given), twin_labels(told)) if twins else (given, told)
 
 
 def twin_labels(c: torch.Tensor) -> torch.Tensor:

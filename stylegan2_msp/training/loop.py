@@ -27,9 +27,14 @@ from stylegan2_msp.training.step import Trainer, UnreadableReals
 
 @dataclass
 class StopRequest:
-    """Remembers that SIGINT or SIGTERM asked the run to save and leave; a second one ends it at once."""
+    """Remembers that SIGINT or SIGTERM asked the run to save and leave; a later second one ends it at once.
+
+    One that follows within a second is the same request: a terminal or a service manager signals every process of a
+    run, and the first process passes it on besides.
+    """
 
     signum: int = 0
+    _since: float = 0.0
     _previous: dict[int, Any] = field(default_factory=dict)
 
     def __enter__(self) -> StopRequest:
@@ -42,9 +47,10 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def _take(self, signum: int, _: Any) -> None:
-        if self.signum:
+        if self.signum and time.monotonic() - self._since > 1:
             raise SystemExit(128 + signum)
-        self.signum = signum
+        if not self.signum:
+            self.signum, self._since = signum, time.monotonic()
 
 
 @dataclass
@@ -135,7 +141,7 @@ class Run:
         if any(value != value for value in means.values()):
             raise UserError(
                 f"{self.folder}: training diverged (a loss is not a number at {stats['kimg']:.1f} kimg); "
-                "raise --gamma or lower --lrate and resume from an older state"
+                "resume from an older state with a larger --gamma or a smaller --lrate"
             )
         if self.monitor is not None:
             stats |= self.monitor.measure(state.G_ema)

@@ -18,7 +18,7 @@ from stylegan2_msp.networks.precision import bfloat16_pays
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.transfer import adopted, read_source
 
-_CHANGEABLE = ("kimg", "snap", "tick", "metrics", "data")  # options that a resumed run may set anew
+_CHANGEABLE = ("kimg", "snap", "tick", "metrics", "data", "gamma", "lrate")  # options that a resumed run may set anew
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,28 @@ def _continued(saved: TrainConfig, given: dict[str, Any], processes: int) -> Tra
             )
     if saved.batch % processes:
         raise UserError(f"--gpus={processes}: must divide the run's batch of {saved.batch}; choose another")
-    batch_gpu = min(saved.batch_gpu, saved.batch // processes)
-    if given.get("batch_gpu") is None and saved.given.get("batch_gpu") is None:
-        batch_gpu = saved.batch // processes
-    changes = {k: given[k] for k in ("kimg", "snap", "metrics", "data") if given.get(k) is not None}
+    changes = {k: given[k] for k in _CHANGEABLE if k != "tick" and given.get(k) is not None}
     if given.get("tick") is not None:
         changes["tick_kimg"] = given["tick"]
-    return dataclasses.replace(saved, batch_gpu=batch_gpu, **changes)
+    return dataclasses.replace(saved, batch_gpu=_share_at_once(saved, processes), **changes)
+
+
+def _share_at_once(saved: TrainConfig, processes: int) -> int:
+    """How much of its share each process takes at once: all of it, or where --batch-gpu was given no more than that.
+
+    Raises:
+        UserError: D cannot divide such a part into its groups.
+    """
+    share = saved.batch // processes
+    most = share if saved.given.get("batch_gpu") is None else min(saved.batch_gpu, share)
+    group = saved.D_kwargs.get("epilogue_kwargs", {}).get("mbstd_group_size", 1)
+    fitting = [n for n in range(group, most + 1, group) if share % n == 0]
+    if not fitting:
+        raise UserError(
+            f"--gpus={processes}: D compares groups of {group} images, which must divide each process's share of "
+            f"{share}; choose fewer processes"
+        )
+    return fitting[-1]
 
 
 def _run_folder(outdir: Path, archive: Archive, config: TrainConfig, dry_run: bool) -> Path:

@@ -263,8 +263,8 @@ class Trainer:
         if self.world.size == 1:
             return
         for module in (self.state.G, self.state.G_ema):
-            for buffer in module.buffers():
-                if buffer.is_floating_point():
+            for name, buffer in module.named_buffers():
+                if name.endswith("w_avg"):
                     buffer.copy_(self.world.mean(buffer))
 
 

@@ -16,7 +16,7 @@ _OUTLIERS = 0.001  # share of the data at either end that a recorded range leave
 
 @dataclass(frozen=True)
 class Ranged(Measure):
-    """A quantity without a natural range: u = (quantity - lowest) / (highest - lowest), of which labels keep [0, 1].
+    """A quantity without a natural range: u = (quantity - lowest) / (highest - lowest), clipped to [0, 1].
 
     Attributes:
         lowest, highest: what counts as 0 and 1; recorded at annotation.
@@ -33,8 +33,8 @@ class Ranged(Measure):
         raise NotImplementedError
 
     def __call__(self, logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
-        """(quantity - lowest) / (highest - lowest)."""
-        return (self.quantity(logits) - self.lowest) / (self.highest - self.lowest)
+        """(quantity - lowest) / (highest - lowest) in [0, 1]."""
+        return ((self.quantity(logits) - self.lowest) / (self.highest - self.lowest)).clamp(0, 1)
 
     def fitted(self, logits: torch.Tensor, classes: torch.Tensor) -> Measure:
         """Range from the 0.1 % to the 99.9 % quantile of the data."""

@@ -123,7 +123,7 @@ def rebuilt(name: str, kwargs: dict[str, Any], tensors: dict[str, torch.Tensor])
     try:
         with torch.device("meta"):
             network = build_network(name, kwargs)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise Refused(f"its {name} cannot be built here ({shown(first)})") from error
     expected = network.state_dict()

@@ -95,9 +95,8 @@ class MspLoss(StyleGAN2Loss):
     ) -> None:
         """As the checkout's; in its main phase G is also charged by the classifier and for a lack of diversity."""
         strength = consistency_strength(self.nimg, self.start_kimg, self.ramp_kimg)
-        if phase in ("Gmain", "Gboth") and self.diversity is not None:
-            gen_c = twin_labels(gen_c)
-        self.fakes = fakes = self._fakes(gen_z, gen_c)
+        twins = phase in ("Gmain", "Gboth") and self.diversity is not None
+        self.fakes = fakes = self._fakes(gen_z, gen_c, twins)
         asked = self.asks is not None and strength > 0
         if phase in ("Gmain", "Gboth") and (asked or self.diversity is not None):
             self.charged = _Charge(strength, gain, sync, gen_z)
@@ -114,6 +113,8 @@ class MspLoss(StyleGAN2Loss):
         def share(mapping: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             return torch.cat([z[:, :SETTLED], given[0][:, SETTLED:]], dim=1), *given[1:]
 
+        if self.ranks is None and (self.asks is None or self.asks.class_weight == 0):
+            return super().run_G(z, c, sync)  # none is settled
         hook = self.G_mapping.register_forward_pre_hook(share)
         try:
             return super().run_G(z, c, sync)
@@ -129,8 +130,10 @@ class MspLoss(StyleGAN2Loss):
         told = fakes.told if fakes is not None and c is fakes.given else self._told_of_reals(img, c)
         return super().run_D(img, told, sync)
 
-    def _fakes(self, z: torch.Tensor, c: torch.Tensor) -> _Fakes:
+    def _fakes(self, z: torch.Tensor, c: torch.Tensor, twins: bool) -> _Fakes:
         given, told = self.noise.fakes(c)
+        if twins:
+            given, told = twin_labels(given), twin_labels(told)
         if self.ranks is not None:
             told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
         return _Fakes(given, told)

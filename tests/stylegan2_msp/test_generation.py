@@ -163,7 +163,7 @@ def test_a_search_brings_the_answers_nearer_whatever_the_company(noisy, grey, dr
     wanted = generator.requests([0] * 12, [0.5] * 12, range(12))
 
     def answers(**more):
-        items = torch.cat([items for _, items in generator.batches(wanted, noise_mode="random", **more)])
+        items = torch.cat([made.items for made in generator.batches(wanted, noise_mode="random", **more)])
         rounded = to_uint8(items).float() / 127.5 - 1
         return items, torch.tensor([answer.u for answer in generator.answers(rounded, wanted)])
 
@@ -198,3 +198,21 @@ def test_the_snapshot_says_how_often_reals_are_named_right(grey):
 def test_drawing_latents_needs_a_distance(grey):
     with pytest.raises(UserError, match=r"--draws 3: .* add --within"):
         grey.sample(0, 0.5, [1], draws=3)
+
+
+def test_numpy_s_whole_numbers_are_whole_numbers(grey):
+    one = grey.sample(classes=3, msp=0.7, seeds=5)
+    assert torch.equal(grey.sample(classes=np.int64(3), msp=0.7, seeds=np.int64(5)), one)
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({"within": -1.0}, "--within: must be a finite number of at least 0, found -1.0"),
+        ({"within": float("nan")}, "--within: must be a finite number of at least 0, found nan"),
+        ({"within": 0.05, "draws": 0}, "--draws: must be at least 1, found 0"),
+    ],
+)
+def test_searches_that_make_no_sense_are_refused(grey, more, wanted):
+    with pytest.raises(UserError, match=wanted):
+        grey.sample(classes=[1], msp=0.7, seeds=[0], **more)

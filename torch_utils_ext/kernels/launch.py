@@ -140,8 +140,11 @@ def _prepare(launch: Launch, index: int) -> tuple[Any, Any]:
             raise KernelsUnavailable(_state.problem)
         try:
             return _load(launch, index)
-        except KernelsUnavailable as error:
-            _state.problem = f"{error}; the plain PyTorch operators are used"
+        except Exception as error:  # cuda-core's are in a private module, and may be of any kind
+            why = (
+                error if isinstance(error, KernelsUnavailable) else f"cuda-core fails ({error or type(error).__name__})"
+            )
+            _state.problem = f"{why}; the plain PyTorch operators are used"
             logging.getLogger("torch_utils_ext").warning("CUDA kernels: %s", _state.problem)
             raise KernelsUnavailable(_state.problem) from error
 

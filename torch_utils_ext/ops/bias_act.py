@@ -75,6 +75,8 @@ def _along(b: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
         raise ValueError(f"dim must be an axis of x with shape {tuple(x.shape)}, got {dim}")
     if b.ndim != 1 or b.shape[0] != x.shape[dim]:
         raise ValueError(f"b must have shape [{x.shape[dim]}] to go along axis {dim} of x, got {tuple(b.shape)}")
+    if b.device != x.device:
+        raise ValueError(f"b must be on {x.device}, where x is, got {b.device}")
     shape = [1] * x.ndim
     shape[dim] = -1
     return (b if b.dtype == x.dtype else b.to(x.dtype)).reshape(shape)
@@ -239,7 +241,7 @@ class _BiasActGrad(torch.autograd.Function):
 
 
 def _sum_but(x: torch.Tensor, dim: int) -> torch.Tensor:
-    return x.sum([i for i in range(x.ndim) if i != dim])
+    return x.sum([i for i in range(x.ndim) if i != dim]) if x.ndim > 1 else x
 
 
 _HOW = "int dim, str act, float alpha, float gain, float? clamp) -> Tensor"

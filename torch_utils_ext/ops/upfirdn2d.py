@@ -210,7 +210,7 @@ def _upfirdn2d_ref(
     out_w, out_h = _output_size(x, (fw, fh), up, down, padding)
     spread = x.new_zeros([n, c, h, up[1], w, up[0]])
     spread[:, :, :, 0, :, 0] = x
-    padded = F.pad(spread.reshape(n, c, h * up[1], w * up[0]), padding)
+    padded = _pad(spread.reshape(n, c, h * up[1], w * up[0]), padding)
     y = x.new_zeros([n, c, out_h, out_w])
     for i in range(fh):
         for j in range(fw):
@@ -219,6 +219,13 @@ def _upfirdn2d_ref(
             columns = slice(j, j + (out_w - 1) * down[0] + 1, down[0])
             y = y + tap * padded[:, :, rows, columns]
     return y.to(dtype)
+
+
+def _pad(x: torch.Tensor, padding: _Quad) -> torch.Tensor:
+    """F.pad that grows before it crops: a side may be cropped by more than the image, if the other one grows."""
+    if min(padding) < 0 < max(padding):
+        return F.pad(F.pad(x, [max(p, 0) for p in padding]), [min(p, 0) for p in padding])
+    return F.pad(x, padding)
 
 
 class _UpFirDn(torch.autograd.Function):
@@ -263,12 +270,13 @@ def _operator(
     x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool, gain: float
 ) -> torch.Tensor:
     """What is registered: a kernel if there is one for this filter, or else the plain operators."""
+    up, down, padding = (up[0], up[1]), (down[0], down[1]), (*padding[:2], *padding[2:])  # the dispatcher hands lists
     layout = library.memory_format(x)
     x = x.contiguous(memory_format=layout)
     done = None
     if f.dtype == torch.float32 and f.numel():
         _output_size(x, _filter_size(f), up, down, padding)
-        done = library.launch(launchers.upfirdn2d, x, f, tuple(up), tuple(down), tuple(padding), flip_filter, gain)
+        done = library.launch(launchers.upfirdn2d, x, f, up, down, padding, flip_filter, gain)
     return _plain(x, f, up, down, padding, flip_filter, gain).contiguous(memory_format=layout) if done is None else done
 
 
@@ -313,7 +321,7 @@ def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Qua
     elif padding[0] == padding[1] >= 0 and padding[2] == padding[3] >= 0:
         own = (padding[2], padding[0])
     else:
-        x = F.pad(x, padding)
+        x = _pad(x, padding)
     weight = f.to(x.dtype)[None, None].repeat(channels, 1, 1, 1)
     return F.conv2d(x, weight, stride=(down[1], down[0]), padding=own, groups=channels)
 

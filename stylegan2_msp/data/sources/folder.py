@@ -8,12 +8,14 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from stylegan2_msp.data.manifest import parse_manifest
 from stylegan2_msp.data.members import Members, Reader
+from stylegan2_msp.data.memory import room
 from stylegan2_msp.data.pixels import MAX_FILE_BYTES, RESOLUTIONS, is_image_name, load_pixels, open_image
 from stylegan2_msp.data.samples import Samples, default_names
 from stylegan2_msp.data.selection import random_subset, split_rows
@@ -22,6 +24,15 @@ from stylegan2_msp.progress import track
 
 _MAX_TEXT_BYTES = 512 << 20
 _CHUNK = 64
+_TURNS: dict[Any, Image.Transpose] = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def folder(
@@ -81,7 +92,7 @@ def square(data: bytes, size: int, where: str) -> np.ndarray:
     """
     img = open_image(data, where)
     load_pixels(img, where)
-    img = _plain_mode(ImageOps.exif_transpose(img), where)
+    img = _plain_mode(_upright(img), where)
     if img.size != (size, size):
         side = min(img.size)
         left, top = (img.width - side) // 2, (img.height - side) // 2
@@ -89,17 +100,26 @@ def square(data: bytes, size: int, where: str) -> np.ndarray:
     return np.asarray(img)
 
 
+def _upright(img: Image.Image) -> Image.Image:
+    """Turned as its EXIF data say; as it is where these are damaged."""
+    try:
+        turn = _TURNS.get(img.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow raises errors of many kinds
+        return img
+    return img if turn is None else img.transpose(turn)
+
+
 def _plain_mode(img: Image.Image, where: str) -> Image.Image:
     """Grey or RGB; transparent parts on black."""
-    if img.mode in ("L", "RGB"):
+    if img.mode in ("L", "RGB") and "transparency" not in img.info:
         return img
     if img.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(img).astype(np.uint16) >> 8).astype(np.uint8))
     if img.mode in ("I", "F"):
         raise UserError(f"{where}: has colour mode {img.mode}; convert it to 8 bits per channel")
     if img.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in img.info:
-        grey = img.mode in ("LA", "La")
-        layer = img.convert("RGBA")
+        grey = img.mode in ("L", "LA", "La")
+        layer = (img.convert("LA") if img.mode == "La" else img).convert("RGBA")
         img = Image.alpha_composite(Image.new("RGBA", img.size, (0, 0, 0, 255)), layer)
         return img.convert("L" if grey else "RGB")
     return img.convert("L" if img.mode == "1" else "RGB")
@@ -107,8 +127,8 @@ def _plain_mode(img: Image.Image, where: str) -> Image.Image:
 
 def _load(members: Members, read: Reader, names: list[str], size: int) -> np.ndarray:
     """Every image, or one line that names those which cannot be read."""
-    images = np.empty((len(names), 3, size, size), dtype=np.uint8)
-    colour, bad = False, []
+    images = room((len(names), 1, size, size), str(members.path))
+    bad = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in track(range(0, len(names), _CHUNK), "reading images", len(names), "images", step=_CHUNK):
             some = names[start : start + _CHUNK]
@@ -117,12 +137,14 @@ def _load(members: Members, read: Reader, names: list[str], size: int) -> np.nda
                 if isinstance(pixels, UserError):
                     bad.append(pixels)
                     continue
-                colour = colour or pixels.ndim == 3
+                if pixels.ndim == 3 and images.shape[1] == 1:
+                    grey, images = images, room((len(names), 3, size, size), str(members.path))
+                    images[:place] = grey[:place]
                 images[place] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if bad:
         others = f" ({len(bad)} of {len(names)} images cannot be used)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0]}{others}")
-    return images if colour else np.ascontiguousarray(images[:, :1])
+    return images
 
 
 def _wheres(members: Members, names: list[str]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +109,31 @@ def test_a_classifier_without_dropout_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="--uncertainty mutual_information: this classifier has no dropout"):
         frozen.uncertainty(torch.zeros(1, 2))
     assert not has_dropout(exported(0.0, str(tmp_path / "none.pt2")).net)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_program_of_a_fixed_batch_size_has_the_masks_of_one_that_takes_any(batch: int) -> None:
+    """It takes several passes for one batch; all of them must see the same masks."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+    buffer, shape = io.BytesIO(), DataShape("images", 1, 8, 3)
+    torch.export.save(torch.export.export(net.eval(), (torch.zeros(batch, 1, 8, 8),)), buffer)
+    x = torch.rand(6, 1, 8, 8) * 2 - 1
+    answers = []
+    for data in (buffer.getvalue(), None):
+        program = _program(data, net, shape)
+        answers.append(program.with_measure(MutualInformation(0.0, 0.5)).uncertainty(x))
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-6, rtol=1e-4)
+    assert answers[0].unique().numel() == 6
+
+
+def _program(data: bytes | None, net: nn.Module, shape: DataShape) -> FrozenClassifier:
+    """What is exported, or else the module with any batch size."""
+    if data is None:
+        buffer = io.BytesIO()
+        any_size = ({0: torch.export.Dim("n")},)
+        torch.export.save(torch.export.export(net, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=any_size), buffer)
+        data = buffer.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.pt2"
+        path.write_bytes(data)
+        return load_classifier(str(path), shape)

@@ -150,3 +150,22 @@ def test_a_measure_wants_a_classifier(tmp_path: Path, option: tuple[str, str]) -
     assert done.exit_code == 2
     assert f"{option[0]}: wants a classifier" in done.output
     assert not (tmp_path / "a.zip").exists()
+
+
+@pytest.mark.parametrize("option", ["--data", "--dest"])
+def test_a_path_that_cannot_be_looked_at_is_one_line(tmp_path: Path, option: str) -> None:
+    words = {"--data": tmp_path / "x.zip", "--dest": tmp_path / "y.zip"} | {option: tmp_path / ("x" * 300 + ".zip")}
+    done = script("annotate", "--classifier", "train", *(str(word) for pair in words.items() for word in pair))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "File name too long" in done.stderr or "x.zip: does not exist" in done.stderr
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    done = invoke("digits", "--corrupt-table", "cifar-c", "--classifier", "none", "--dest", tmp_path / "x.zip")
+    assert done.exit_code == 2
+    assert "--corrupt-table: says how strongly --corrupt changes images" in done.output
+    done = invoke("moons", "--noise", "nan", "--dest", tmp_path / "x.zip")
+    assert done.exit_code == 2
+    assert "nan is no finite number" in done.output

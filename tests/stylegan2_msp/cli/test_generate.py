@@ -235,3 +235,14 @@ def test_the_main_program_knows_both_commands():
             [sys.executable, "-c", code, name, "--help"], capture_output=True, text=True, timeout=60, check=True
         )
         assert option in done.stdout
+
+
+def test_what_a_search_does_not_reach_is_said(generate_cli, grey_snapshot, tmp_path):
+    words = ("--network", grey_snapshot, "--msp", "0.7", "--seeds", "0-3", "--outdir", "o")
+    code, out, _ = generate_cli(*words, "--within", "0.0000001", "--draws", "2")
+    assert code == 0
+    assert "4 of 4 images are not what was searched for, but the nearest that was found (more than 2 --draws" in out
+    code, out, _ = generate_cli(*words, "--within", "1")
+    assert code == 0
+    assert "not what was searched for" not in out
+    assert generate_cli(*words, "--within", "nan")[0] == 2

@@ -70,3 +70,17 @@ def test_classes(text, names, wanted):
 def test_bad_classes(text):
     with pytest.raises(click.BadParameter, match="--class"):
         parse_classes(text, DIGITS)
+
+
+def test_names_that_differ_in_capitals_only():
+    letters = ["A", "B", "a", "b", "c"]
+    assert parse_classes("A,b", letters) == [0, 3]
+    assert parse_classes("C", letters) == [4]
+    with pytest.raises(click.BadParameter, match="--class AB: may be Ab or aB; write it as it is"):
+        parse_classes("AB", ["Ab", "aB"])
+
+
+def test_numbers_without_end_are_refused():
+    for parse in (parse_seeds, lambda text: parse_classes(text, DIGITS)):
+        with pytest.raises(click.BadParameter):
+            parse("9" * 5000)

@@ -131,6 +131,7 @@ def test_papers_figures_stand_beside_mnists(capsys: pytest.CaptureFixture[str]) 
         rng.integers(0, 256, (10_000, 1, 32, 32), dtype=np.uint8),
         default_names("images", 10_000),
         np.arange(10_000) % 10,
+        [str(index) for index in range(10)],
     )
     frozen = classifier(10)
     frozen = FrozenClassifier(

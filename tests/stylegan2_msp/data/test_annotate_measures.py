@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallMLP
+from stylegan2_msp.classifiers.load import Declared
 from stylegan2_msp.classifiers.train import split_validation
 from stylegan2_msp.cli.annotate import MEASURES as OFFERED
 from stylegan2_msp.cli.annotate import METHODS as OFFERED_METHODS
@@ -84,7 +86,9 @@ def test_every_measure_is_written_as_floats_per_image_and_read_back(
     assert torch.equal(pred, frozen(x).argmax(1))
     manifest = json.loads(zipfile.ZipFile(out).read("dataset.json"))
     assert manifest["uncertainty"] == {"name": name}
-    assert all(type(label) is list and {type(v) for v in label} == {float} for _, label in manifest["labels"])
+    for _, label in manifest["labels"]:
+        assert sorted(label[:K]) == [0] * (K - 1) + [1]
+        assert all(type(v) is float for v in label[K:])
     again = open_archive(write_archive(tmp_path / "again.zip", archive.load(), progress=False))
     np.testing.assert_array_equal(again.labels(), labels)
 
@@ -278,3 +282,89 @@ def test_archives_without_the_field_are_msp(plain: Path, known: str, tmp_path: P
     old = _changed(out, tmp_path / "old.zip", lambda manifest: manifest.pop("uncertainty"))
     assert open_archive(old).uncertainty == "msp"
     np.testing.assert_array_equal(open_archive(old).labels(), open_archive(out).labels())
+
+
+def blank_is_nan(tmp_path: Path) -> str:
+    """A classifier of 8x8 images that standardises each of them, so that a blank one gives NaN."""
+    (tmp_path / "standardise.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        torch.manual_seed(0)\n"
+        "        self.linear, self.drop = torch.nn.Linear(64, 3), torch.nn.Dropout(0.2)\n"
+        "    def forward(self, x):\n"
+        "        x = x.flatten(1)\n"
+        "        x = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)\n"
+        "        return self.linear(self.drop(x))\n"
+        "def net():\n"
+        "    return Net()\n"
+    )
+    return "standardise:net"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"uncertainty": "energy"},
+        {"uncertainty": "softmax"},
+        {"uncertainty": "mutual_information"},
+        {"recalibration": "temperature"},
+        {"recalibration": "isotonic"},
+    ],
+    ids=str,
+)
+def test_nan_for_some_sample_is_one_line_whatever_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "standardise", raising=False)
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (200, 1, 8, 8), dtype=np.uint8)
+    data[17::40] = 128
+    samples = Samples(data, default_names("images", 200), np.arange(200) % 3, ["a", "b", "c"])
+    held = write_archive(tmp_path / "held.zip", samples, progress=False) if "recalibration" in more else None
+    with pytest.raises(UserError, match="--classifier: gives NaN for sample 17; check its weights"):
+        annotate_samples(samples, blank_is_nan(tmp_path), device="cpu", holdout=held, **more)
+
+
+def test_a_recalibrated_classifier_that_gives_probabilities_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After recalibration the logarithms of its rows no longer add up; before, they must."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "sure", raising=False)
+    (tmp_path / "helper.py").write_text("GAIN = 3.0\n")
+    (tmp_path / "sure.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    from helper import GAIN\n"  # found when the factory is called, not when it is imported
+        "    torch.manual_seed(0)\n"
+        "    linear = torch.nn.Linear(64, 3)\n"
+        "    linear.weight.data.mul_(GAIN)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), linear, torch.nn.Softmax(1))\n"
+    )
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (200, 1, 8, 8), dtype=np.uint8)
+    samples = Samples(data, default_names("images", 200), np.arange(200) % 3, ["a", "b", "c"])
+    plain = write_archive(tmp_path / "plain.zip", samples, progress=False)
+    first = annotate_archive(
+        plain,
+        tmp_path / "first.zip",
+        "sure:net",
+        device="cpu",
+        declared=Declared(output="probs"),
+        recalibration="temperature",
+    )
+    again = annotate_archive(plain, tmp_path / "again.zip", str(first), device="cpu")
+    np.testing.assert_array_equal(open_archive(again).u, open_archive(first).u)
+
+
+def test_what_an_archive_s_classifier_knows_of_itself_is_not_declared(plain: Path, known: str, tmp_path: Path) -> None:
+    first = annotate_archive(plain, tmp_path / "first.zip", known, device="cpu")
+    for source in (str(first), known):
+        with pytest.raises(UserError, match="knows its input and output; leave out --input"):
+            annotate_archive(plain, tmp_path / "x.zip", source, device="cpu", declared=Declared(mean=(0.9,)))
+        with pytest.raises(UserError, match="--classifier-weights: goes with"):
+            annotate_archive(plain, tmp_path / "x.zip", source, device="cpu", weights="w.safetensors")

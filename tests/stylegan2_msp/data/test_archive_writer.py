@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from stylegan2_msp.data.archive import open_archive, write_archive
-from stylegan2_msp.data.samples import Samples, default_names
+from stylegan2_msp.data.pixels import encode_png
+from stylegan2_msp.data.samples import Annotation, Samples, default_names
 from stylegan2_msp.errors import UserError
 
 FULL_DISK = """
@@ -97,3 +100,51 @@ def test_names_must_be_sorted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sorted"):
         write_archive(tmp_path / "data.zip", replace(images(2), names=["b.png", "a.png"]))
     assert not (tmp_path / "data.zip").exists()
+
+
+def test_labels_that_could_not_be_read_again_replace_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(tmp_path / "data.zip", images(3))
+    before = (tmp_path / "data.zip").read_bytes()
+    monkeypatch.setattr("stylegan2_msp.data.archive_writer._MANIFEST_MOST", 100)
+    labelled = replace(images(9), classes=np.arange(9))
+    with pytest.raises(UserError, match=r"dataset\.json would have .*: 9 numbers for each of 9 samples"):
+        write_archive(tmp_path / "data.zip", labelled)
+    assert (tmp_path / "data.zip").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["data.zip"]
+
+
+def test_many_classes_take_two_bytes_each(tmp_path: Path) -> None:
+    K, N = 20_000, 12
+    u = np.full(N, 0.5, np.float32)
+    samples = replace(images(N), classes=np.arange(N), class_names=[str(k) for k in range(K)], annotation=Annotation(u))
+    archive = open_archive(write_archive(tmp_path / "many.zip", samples))
+    assert archive.labels().shape == (N, K + 1)
+    assert archive.labels()[:, :K].argmax(axis=1).tolist() == list(range(N))
+    with zipfile.ZipFile(tmp_path / "many.zip") as content:
+        assert content.getinfo("dataset.json").file_size < 2 * N * K + 8 * K + 1000  # and the names
+
+
+def test_an_archive_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    write_archive(tmp_path / "disk" / "data.zip", images(3))
+    (tmp_path / "link.zip").symlink_to(tmp_path / "disk" / "data.zip")
+    write_archive(tmp_path / "link.zip", images(7))
+    assert (tmp_path / "link.zip").is_symlink()
+    assert len(open_archive(tmp_path / "disk" / "data.zip")) == 7
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["data.zip"]
+
+
+def test_the_current_folder_when_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    write_archive(".", images(3))
+    assert len(open_archive(tmp_path / "new")) == 3
+
+
+def test_a_class_without_samples_still_counts_when_an_archive_is_read(tmp_path: Path) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        for index, name in enumerate(images(2).names):
+            content.writestr(name, encode_png(images(2).data[index]))
+        rows = [[name, [1 - k, k, 0, 0.7]] for k, name in enumerate(images(2).names)]
+        content.writestr("dataset.json", json.dumps({"labels": rows}))
+    assert open_archive(archive).num_classes == open_archive(archive).load(progress=False).num_classes == 3

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan2_msp.data import storage
+from stylegan2_msp.data import memory, storage
 from stylegan2_msp.data.archive import Archive, open_archive, write_archive
 from stylegan2_msp.data.lazy import LazyImages
 from stylegan2_msp.data.samples import Samples, default_names
@@ -149,7 +149,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
 def test_a_container_has_less_memory_than_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")
-    monkeypatch.setattr(storage, "CGROUP", tmp_path)
-    assert storage.free_memory() == 600
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free_memory() == 600
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 250\nactive_file 50\n")
+    assert memory.free_memory() == 850  # files that are only kept are given up
     (tmp_path / "memory.max").write_text("max\n")
-    assert storage.free_memory() > 10**6
+    assert memory.free_memory() > 10**6
+
+
+def test_images_that_do_not_fit_are_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: 1 << 20)
+    with pytest.raises(UserError, match=r"images need 3\.0 GiB of memory, 0\.0 GiB are free; take fewer"):
+        memory.room((1 << 20, 3, 32, 32), "photos.zip")

@@ -122,7 +122,7 @@ def test_pictures_are_shown_as_their_files_will_be(value, shown):
         return classes, torch.full((len(x),), 0.7)
 
     classifier = SimpleNamespace(num_classes=2, measure=Msp(), answer=answer)
-    asked = Asked(make_labels([1, 0, 1], [0.5, 0.6, 0.7], 2), torch.zeros(3, 2))
+    asked = Asked(make_labels([1, 0, 1], [0.5, 0.6, 0.7], 2), torch.zeros(3, 2), 0)
     items = observe_fakes(Picture(value), Observers(classifier), asked, batch=2)
     assert [len(x) for x, _ in seen] == [2, 1]
     assert float(seen[0][0].max()) == pytest.approx(shown, abs=1e-6)
@@ -144,7 +144,7 @@ def test_noise_belongs_to_the_latent_and_not_to_its_place_in_a_batch(search):
         return classes, torch.full((len(x),), 0.7)
 
     classifier = SimpleNamespace(num_classes=2, measure=Msp(), answer=answer)
-    asked = Asked(make_labels([0] * 6, [0.7] * 6, 2), torch.zeros(6, 2), group=2)
+    asked = Asked(make_labels([0] * 6, [0.7] * 6, 2), torch.zeros(6, 2), 5, group=2)
     pictures = []
     for batch in (6, 4, 1):
         observe_fakes(Noise(0.0), Observers(classifier), asked, batch=batch, search=search)
@@ -157,18 +157,48 @@ def test_noise_belongs_to_the_latent_and_not_to_its_place_in_a_batch(search):
     assert len(first[::2].flatten(1).unique(dim=0)) == 3
 
 
+def test_noise_and_redrawn_latents_are_of_the_evaluation_s_seed():
+    """Another seed, and another distribution of the same seed, draw anew; the same ones draw the same."""
+    seen = []
+
+    class Copy(Picture):
+        def mapping(self, z, c, **_):
+            seen.append(z.clone())
+            return z
+
+        def synthesis(self, ws, noise_mode, rng):
+            return rng.randn(len(ws), 1, 4, 4) / 4
+
+    classifier = SimpleNamespace(num_classes=2, measure=Msp(), answer=lambda x, c: (c, torch.full((len(x),), 0.3)))
+    labels = make_labels([0] * 4, [0.7] * 4, 2)
+
+    def drawn(rng, ask):
+        asked = ask(labels, rng)
+        observe_fakes(Copy(0.0), Observers(classifier), asked, search=Search(0.05, 2))
+        return seen[-1][:, 2:]
+
+    def natural(labels, rng):
+        return ask_natural(labels, 4, 6, rng)
+
+    first, again, other = (drawn(seeded(seed), natural) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).any()
+    rng = seeded(0)
+    assert not torch.isclose(drawn(rng, natural), drawn(rng, natural)).any()
+
+
 def test_a_class_only_generator_is_given_the_one_hot_alone():
     G = Picture(0.0)
     G.c_dim = 2
     classifier = SimpleNamespace(num_classes=2, measure=Msp(), answer=lambda x, c: (c, torch.ones(len(x))))
-    observe_fakes(G, Observers(classifier), Asked(make_labels([1], [0.5], 2), torch.zeros(1, 2)))
+    observe_fakes(G, Observers(classifier), Asked(make_labels([1], [0.5], 2), torch.zeros(1, 2), 0))
 
 
 def test_truncation_draws_items_to_the_centre_of_their_label(points_snapshot):
     """At psi 0 nothing but the label is left of an item."""
     generator = load_generator(points_snapshot)
     labels = make_labels([0, 0, 0, 1, 1, 1], [0.6, 0.9, 0.9, 0.6, 0.6, 0.9], 2)
-    asked = Asked(labels, torch.randn(6, generator.G.z_dim, generator=seeded()))
+    asked = Asked(labels, torch.randn(6, generator.G.z_dim, generator=seeded()), 0)
     for psi, alike in ((1.0, 6), (0.0, 4)):
         items = observe_fakes(generator.G, Observers(generator.classifier), asked, truncation_psi=psi)
         assert len(np.unique(items.features.round(4), axis=0)) == alike

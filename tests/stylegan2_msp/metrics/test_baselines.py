@@ -55,11 +55,18 @@ def test_rejection_costs_one_over_the_share_that_fits():
     assert found.made.min() == 1
 
 
+def test_a_class_without_reals_has_no_nearest_one():
+    reals = items([0, 0], [0.4, 0.9])
+    found = nearest_real(items([0, 1, 0], [0.5, 0.5, 0.8]), reals)
+    assert found.classes.tolist() == [0, 0]
+    assert found.answered.tolist() == [0.4, 0.9]
+
+
 def test_rejection_that_finds_nothing_says_so_and_gives_the_nearest():
     pool = items([0, 0, 1, 1], np.ones(4), [0.9, 0.8, 0.5, 0.95])
     found = rejection(items([0, 0, 1], [0.3, 0.81, 0.5]), pool, eps=0.05)
     assert found.accepted.tolist() == [False, True, True]
     assert found.answered.tolist() == [0.8, 0.8, 0.5]
     assert found.made[0] == 2
-    assert found.take(np.array([0])).cost() == float("inf")
+    assert np.isnan(found.take(np.array([0])).cost())
     assert found.take(np.array([0, 1])).cost() == 2 + found.made[1]

@@ -234,7 +234,7 @@ def test_energy_ratio_is_about_1_for_another_sample_and_large_for_another_cloud(
         add_energy(results, reference, replace(seen.take(np.arange(1000)), features=fake), 0)
         row = results.find("energy_ratio", "natural")
         assert low < row.value < high
-        assert row.low < row.value < row.high
+        assert np.isnan(row.low)  # draws that share their items say nothing of another sample
         assert results.find("energy_ratio", "natural", cls=0).count == 1000
 
 
@@ -271,3 +271,27 @@ def test_the_second_classifier_takes_the_measure_with_a_range_of_its_own(real, j
 
 def test_an_archive_without_kinds_has_no_probe(digits_archive):
     assert RealData(open_archive(digits_archive)).kinds is None
+
+
+def test_reals_on_the_grid_have_an_interval_and_weigh_levels_alike():
+    """Class 1 has nothing at the lower level, where class 0 is named right half of the time."""
+    scale = Scale([0.5, 1.0], 0.5, 1.0)
+    rng = np.random.default_rng(0)
+    classes = np.array([0] * 100 + [0] * 100 + [1] * 100)
+    u = np.array([0.5] * 100 + [1.0] * 200)
+    named = classes.copy()
+    named[:50] = 1
+    v = u + rng.normal(scale=0.1, size=300)
+    seen = Items(classes, u, named, u, second_predicted=named, second_answered=v)
+    results = Results()
+    add_reals(results, seen, Reference(seen, {}, np.arange(300)), scale, 0)
+    assert results.value("class_agreement", "uniform", of="reals") == pytest.approx((0.5 + 1) / 2)
+    row = results.find("second_spearman", "uniform", of="reals")
+    assert row.low < row.value < row.high
+    again = []
+    for seed in range(20):  # other reals of the same kind
+        v = u + np.random.default_rng(seed + 1).normal(scale=0.1, size=300)
+        others, other = replace(seen, second_answered=v), Results()
+        add_reals(other, others, Reference(others, {}, np.arange(300)), scale, 0)
+        again.append(other.value("second_spearman", "uniform", of="reals"))
+    assert 0.5 < (row.high - row.low) / (4 * np.std(again)) < 2

@@ -56,3 +56,14 @@ def test_other_files_are_refused(text, tmp_path):
         Results.read(tmp_path / "r.json")
     with pytest.raises(UserError, match="cannot be read"):
         Results.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_files_hold_no_number_that_json_has_not(tmp_path, value):
+    results = Results()
+    results.add("cost", value, (value, value), count=3, on="uniform")
+    text = results.to_json()
+    (row,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))["figures"]
+    assert row["value"] is row["low"] is row["high"] is None
+    (tmp_path / "results.json").write_text(text)
+    assert math.isnan(Results.read(tmp_path / "results.json").value("cost", "uniform"))

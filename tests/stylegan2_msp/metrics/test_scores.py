@@ -102,7 +102,7 @@ def test_calibration_by_hand():
     assert (low.asked, low.answered, low.count) == pytest.approx((0.15, 0.2, 2))
     assert (high.asked, high.answered, high.count) == pytest.approx((0.75, 0.5, 2))
     assert m.calibration_gap([low, high]) == pytest.approx(0.5 * 0.05 + 0.5 * 0.25)
-    assert [rows.tolist() for rows in m.equal_mass(u[::-1], 2)] == [[3, 2], [1, 0]]
+    assert [rows.tolist() for rows in m.equal_mass(u[::-1], 2)] == [[2, 3], [0, 1]]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.integers(1, 12))
@@ -110,8 +110,21 @@ def test_bins_hold_every_item_once(values, count):
     u = np.array(values)
     for bins in (m.equal_width(u, 0, 1, count), m.equal_mass(u, count)):
         assert sorted(np.concatenate(bins).tolist()) == list(range(len(u)))
-    sizes = [len(rows) for rows in m.equal_mass(u, count)]
+    sizes = [len(rows) for rows in m.equal_mass(np.unique(u), count)]
     assert max(sizes) - min(sizes) <= 1
+    bin_of = {row: b for b, rows in enumerate(m.equal_mass(u, count)) for row in rows.tolist()}
+    assert len({(float(u[row]), b) for row, b in bin_of.items()}) == len(np.unique(u))  # equal values stay together
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (0.0, 0.7), (0.3, 1.0)])
+def test_levels_of_a_grid_are_not_taken_together(low, high):
+    """Off by 0.1 up and down in turn: a bin of two levels would let the two cancel; levels pass through float32."""
+    levels = np.linspace(low, high, 8).astype(np.float32).astype(np.float64)
+    u = np.repeat(levels, 5)
+    v = u + np.repeat(0.1 * (-1.0) ** np.arange(8), 5)
+    for lowest in (0.0, 0.1, 0.3):
+        assert m.calibration_gap(m.calibration_curve(u, v, m.equal_mass(u, 10))) == pytest.approx(0.1)
+        assert m.calibration_gap(m.calibration_curve(u, v, m.equal_width(u, lowest, 1.0, 10))) == pytest.approx(0.1)
 
 
 def test_monotonicity_is_spearman_of_every_latent():

@@ -24,6 +24,7 @@ from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
 from stylegan2_msp.training.checkpoint import load_state
 from stylegan2_msp.training.distributed import choose_device
+from stylegan2_msp.training.plan import _continued
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
 
@@ -57,6 +58,17 @@ class Evil:
         (["--label-noise=-0.1"], "--label-noise: must be in [0, 1]"),
         (["--vicinal=7"], "--vicinal: must be in [0, 1]"),
         (["--embedding=film", "--cond-msp=0", "--cond=1"], "--embedding film: needs the MSP"),
+        (["--consistency=5", "--cond-msp=0", "--cond=1"], "--consistency: needs the MSP; add --cond-msp=1"),
+        (["--sharpness=1", "--cond-msp=0", "--cond=1"], "--sharpness: needs the MSP; add --cond-msp=1"),
+        (["--aug=noaug", "--target=0.3"], "--target: goes with --aug ada, found --aug noaug"),
+        (["--batch-gpu=0"], "--batch-gpu: must be at least 1, found 0"),
+        (["--batch-gpu=-4"], "--batch-gpu: must be at least 1, found -4"),
+        (["--lrate=-1"], "--lrate: must be at least 0, found -1"),
+        (["--lrate=nan"], "--lrate: must be at least 0, found nan"),
+        (["--kimg=inf"], "--kimg: must be finite, found inf"),
+        (["--tick=nan"], "--tick: must be at least 0, found nan"),
+        (["--z-dim=1"], "--z-dim: must be at least 2, found 1"),
+        (["--seed=20251128125501"], "--seed: must be in [0, 4294967295]"),
     ],
 )
 def test_wrong_options_are_named(digits_archive, tmp_path, words, wanted):
@@ -250,3 +262,30 @@ def test_an_output_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be made"):
         make_folder(tmp_path / "file" / "runs")
+
+
+@pytest.mark.parametrize(
+    ("batch", "given", "before", "after", "at_once"),
+    [(48, 16, 1, 2, 12), (48, 16, 1, 1, 16), (32, None, 1, 4, 8), (32, None, 4, 1, 32), (96, 32, 1, 3, 32)],
+)
+def test_a_resumed_run_shows_every_image_that_it_counts(batch, given, before, after, at_once):
+    images = DataInfo("images", 16, 1, 10, annotated=True)
+    saved = resolve({"data": "x", "cfg": "tiny", "batch": batch, "batch_gpu": given}, images, before, "cpu", False)
+    found = _continued(saved, {}, after)
+    assert found.batch_gpu == at_once
+    assert batch // after % at_once == 0
+    assert at_once % saved.D_kwargs["epilogue_kwargs"]["mbstd_group_size"] == 0
+
+
+def test_a_resumed_run_keeps_the_groups_of_its_discriminator():
+    images = DataInfo("images", 16, 1, 10, annotated=True)
+    saved = resolve({"data": "x", "cfg": "tiny", "batch": 24}, images, 1, "cpu", False)
+    with pytest.raises(UserError, match=r"--gpus=4: D compares groups of 4 images, .* share of 6"):
+        _continued(saved, {}, 4)
+
+
+def test_what_is_advised_against_divergence_can_be_done():
+    images = DataInfo("images", 16, 1, 10, annotated=True)
+    saved = resolve({"data": "x", "cfg": "tiny"}, images, 1, "cpu", False)
+    found = _continued(saved, {"gamma": 7.0, "lrate": 1e-4}, 1)
+    assert (found.gamma, found.lrate) == (7.0, 1e-4)

@@ -227,6 +227,9 @@ def test_who_is_charged() -> None:
     assert resolve(asked, images, 1, "cpu", False).diversity == 2
     assert resolve({"data": "x"}, images, 1, "cpu", False).diversity == 4
     assert resolve({"data": "x"}, DataInfo("points", 0, 2, 2, annotated=True), 1, "cpu", False).diversity == 0
-    assert resolve(asked | {"cond_msp": False, "cond": True}, images, 1, "cpu", False).diversity == 0
+    by_class = {"data": "x", "cond_msp": False, "cond": True}
+    assert resolve(by_class, images, 1, "cpu", False).diversity == 0
+    with pytest.raises(UserError, match="--diversity: needs the MSP; add --cond-msp=1"):
+        resolve(asked | by_class, images, 1, "cpu", False)
     with pytest.raises(UserError, match="--diversity: must be at least 0"):
         check_choices({"diversity": -1.0})

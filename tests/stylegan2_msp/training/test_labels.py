@@ -121,3 +121,11 @@ def test_two_processes_draw_the_batch_of_one() -> None:
         for reals, fakes in whole:
             for mine, all_of_them in zip((*drawn.reals(4), *drawn.fakes(4)), (*reals, *fakes), strict=True):
                 assert torch.equal(mine, all_of_them[rank::2])
+
+
+@pytest.mark.parametrize("noise", [{"vicinal": 0.1}, {"label_noise": 0.1}, {}])
+def test_twins_share_what_g_is_given_and_what_d_is_told(noise: dict[str, float]) -> None:
+    given, told = draws(rows(), **noise).fakes(32, twins=True)
+    assert torch.equal(given[:16], given[16:])
+    assert torch.equal(told[:16], told[16:])
+    assert len(given.unique(dim=0)) > 8

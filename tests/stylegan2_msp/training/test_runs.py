@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from whole_runs import SMALL, assert_same, final_state, losses, only_run
@@ -184,8 +185,8 @@ def test_points_train_and_resume_exactly(moons_archive, tmp_path):
 
 def test_resuming_refuses_another_run(digits_archive, tmp_path):
     start(options(digits_archive, kimg=0.032), tmp_path, None, CPU)
-    with pytest.raises(UserError, match="--gamma: is 3"):
-        start({"gamma": 3.0}, tmp_path, "auto", CPU)
+    with pytest.raises(UserError, match=r"--flatten: is 0\.1"):
+        start({"flatten": 0.1}, tmp_path, "auto", CPU)
     with pytest.raises(UserError, match="--gpus=3"):
         start({"kimg": 0.064}, tmp_path, "auto", Machine(device="cpu", gpus=3))
 
@@ -331,3 +332,58 @@ def test_torchrun_joins_two_machines(digits_archive, tmp_path):
     assert [node.returncode for node in nodes] == [0, 0], errors
     for one, two in zip(losses(only_run(tmp_path / "one")), losses(only_run(tmp_path / "two")), strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+
+
+def test_the_newest_state_is_the_one_that_was_written_last(digits_archive, tmp_path):
+    """A run that went on from an older state, with another learning rate, goes on from where that led."""
+    start(options(digits_archive, kimg=0.032), tmp_path, None, CPU)
+    run = only_run(tmp_path)
+    (state,) = list_states(run)
+    older, abandoned = (run / f"training-state-{kimg:06d}.pt" for kimg in (5, 9))  # of later kimg, by their names
+    for path in (older, abandoned):
+        path.write_bytes(state.read_bytes())
+    state.unlink()
+    assert list_states(run)[-1] == abandoned
+    assert start({"kimg": 0.064, "lrate": 1e-5}, tmp_path, str(older), CPU) == 0
+    assert list_states(run) == [abandoned, state]
+    config, content = load_state(state)
+    assert config.lrate == 1e-5
+    assert content["counters"]["nimg"] == 64
+    assert max(group["lr"] for group in content["opt_G"]["param_groups"]) <= 1e-5
+    assert start({"kimg": 0.096}, tmp_path, "auto", CPU) == 0
+    config, content = load_state(state)
+    assert (config.lrate, content["counters"]["nimg"]) == (1e-5, 96)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups")
+def test_what_a_terminal_sends_to_all_processes_of_a_run_saves_it(digits_archive, tmp_path):
+    """Ctrl-C reaches the first process and its workers, and the first one passes it on besides."""
+    work = command(digits_archive, tmp_path, kimg=50, tick=0.064, snap=100, gpus=2)
+    with subprocess.Popen(
+        work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    ) as child:
+        for line in child.stdout:
+            if line.startswith("tick 2"):
+                os.killpg(child.pid, signal.SIGINT)
+                break
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGINT, err
+    assert "Stopped by signal" in out
+    assert "Traceback" not in err
+    assert load_state(list_states(only_run(tmp_path))[-1])[1]["counters"]["nimg"] >= 128
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named_and_nothing_else_said(digits_archive, tmp_path):
+    work = command(digits_archive, tmp_path, kimg=50, tick=0.064, snap=1, gpus=2)
+    with subprocess.Popen(work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as child:
+        for line in child.stdout:
+            if line.startswith("tick 2"):
+                workers = [p for p in psutil.Process(child.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+                workers[-1].kill()
+                break
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert err.startswith("error: process 1 of 2 was killed by signal 9 (memory ran out?)"), err
+    assert err.count("\n") == 1

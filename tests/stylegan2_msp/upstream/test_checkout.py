@@ -413,13 +413,16 @@ def test_mixed_latents_share_what_settles_a_fake(look: Look) -> None:
     """Else the first layers would follow one order (whether f names the class, how sharp), the last ones another."""
     program = """
         networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=1.0)
-        loss = MspLoss(torch.device("cpu"), path, 10, **networks)
+        loss = MspLoss(torch.device("cpu"), path, 10, sharpness=True, **networks)
         latents = []
         G.mapping.register_forward_hook(lambda module, given, ws: latents.append(given[0]))
         z, c = torch.randn(4, 8), torch.zeros(4, 11)
         img, ws = loss.run_G(z, c, sync=True)
         first, second = latents
         assert torch.equal(first, z) and torch.equal(second[:, :2], z[:, :2]) and (second[:, 2:] != z[:, 2:]).all()
+        latents.clear()
+        MspLoss(torch.device("cpu"), path, 10, **networks).run_G(z, c, sync=True)  # where nothing is settled
+        assert (latents[1] != z).all()
         layers = [[torch.equal(ws[:, i], w[:, i]) for w in (G.mapping(z, c), G.mapping(second, c))]
                   for i in range(ws.shape[1])]
         assert layers[0] == [True, False] and layers[-1] == [False, True], layers

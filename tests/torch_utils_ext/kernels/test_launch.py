@@ -131,3 +131,18 @@ def test_memory_format() -> None:
     assert launch.memory_format(x.contiguous(memory_format=torch.channels_last)) == torch.channels_last
     assert launch.memory_format(x.permute(0, 2, 3, 1)) == torch.contiguous_format
     assert launch.memory_format(torch.zeros(2, 3)) == torch.contiguous_format
+
+
+def test_a_binding_that_fails_in_its_own_way(core: FakeCore, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Whatever it raises: the plain operators take over, and one line says why."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def fail(index: int) -> Any:
+        raise AttributeError("no set_current here")
+
+    monkeypatch.setattr(core, "Device", fail)
+    wanted = "cuda-core fails (no set_current here); the plain PyTorch operators are used"
+    assert launch.why_not() == launch.why_not() == wanted
+    assert [record.getMessage() for record in caplog.records] == [f"CUDA kernels: {wanted}"]
+    with pytest.raises(build.KernelsUnavailable, match="cuda-core fails"):
+        launch.run(a_launch(), torch.device("cuda", 0), 1)

@@ -162,3 +162,20 @@ def test_bias_along_another_axis() -> None:
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bias_act(torch.zeros([2, 3]), **arguments)
+
+
+@pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
+def test_a_single_axis_with_a_bias_has_its_gradients_registered_too(act):
+    x, b = (torch.randn(7, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    found = torch.ops.torch_utils_ext.bias_act(x, b, 0, act, 0.2, 1.4, None)
+    wanted = bias_act(x, b, dim=0, act=act, alpha=0.2, gain=1.4, impl="ref")
+    torch.testing.assert_close(found, wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad(found.sum(), (x, b)), torch.autograd.grad(wanted.sum(), (x, b)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_bias_elsewhere_is_refused():
+    with pytest.raises(ValueError, match="b must be on cpu, where x is, got meta"):
+        bias_act(torch.zeros(2, 3), torch.zeros(3, device="meta"))

@@ -254,3 +254,17 @@ def test_setup_filter():
 def test_wrong_arguments_are_named(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call()
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("down", [1, 2])
+@pytest.mark.parametrize("padding", [(-5, 9, 0, 0), (9, -5, 1, -1), (12, -9, -6, 14), (-8, 12, 3, 3)])
+def test_a_crop_may_be_larger_than_the_image(up, down, padding, impl):
+    """Where the other side grows; forward, gradient and its gradient."""
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    f = setup_filter(TAPS).double()
+    y = upfirdn2d(x, f, up=up, down=down, padding=padding, impl=impl)
+    for row, image in zip(y[0], x[0], strict=True):
+        wanted = _scipy_upfirdn2d(image.detach().numpy(), f.numpy(), (up, up), (down, down), padding, False)
+        np.testing.assert_allclose(row.detach().numpy(), wanted, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda t: upfirdn2d(t, f, up=up, down=down, padding=padding, impl=impl), (x,))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stylegan2_msp.data.sources.folder import folder
 from stylegan2_msp.errors import UserError
@@ -180,3 +180,68 @@ def test_splits_and_subsets(tmp_path: Path) -> None:
     tiny = pets(tmp_path / "tiny", 1)
     with pytest.raises(UserError, match="no images are left in the split 'test'"):
         folder(tiny, split="test")
+
+
+def test_links_to_folders_are_followed_but_not_in_a_ring(tmp_path: Path) -> None:
+    pets(tmp_path / "photos", 2)
+    pets(tmp_path / "elsewhere", 3)
+    (tmp_path / "photos" / "bird").symlink_to(tmp_path / "elsewhere" / "cat")
+    samples = folder(tmp_path / "photos")
+    assert samples.class_names == ["bird", "cat", "dog"]
+    assert np.bincount(samples.classes).tolist() == [3, 2, 2]
+    (tmp_path / "photos" / "dog" / "up").symlink_to(tmp_path / "photos")
+    with pytest.raises(UserError, match="up: is a link to a folder that it lies in; remove it"):
+        folder(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+    corners = np.array([[0, 80], [160, 240]], dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    (tmp_path / "a").mkdir()
+    Image.fromarray(corners).save(tmp_path / "a" / "x.png", exif=exif)
+    shown = ImageOps.exif_transpose(Image.open(tmp_path / "a" / "x.png"))
+    np.testing.assert_array_equal(folder(tmp_path).data[0, 0], np.asarray(shown))
+
+
+@pytest.mark.parametrize("damage", [b"MM\x00*\xff\xff\xff\xff", b"II*\x00\x08\x00\x00\x00\xff\xff", b"", b"nonsense"])
+def test_damaged_exif_data_leave_a_photo_as_it_is(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (8, 8), (10, 20, 30)).save(tmp_path / "a" / "x.png", exif=b"Exif\x00\x00" + damage)
+    assert folder(tmp_path).data[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("mode", "key", "rest"), [("L", 100, (50,)), ("RGB", (100, 0, 0), (0, 50, 0))])
+def test_a_colour_that_stands_for_transparent_becomes_black(
+    tmp_path: Path, mode: str, key: object, rest: tuple[int, ...]
+) -> None:
+    (tmp_path / "a").mkdir()
+    img = Image.new(mode, (8, 8), key)  # type: ignore[arg-type]
+    img.paste(rest if mode == "RGB" else rest[0], (0, 0, 8, 4))
+    img.save(tmp_path / "a" / "x.png", transparency=key)
+    data = folder(tmp_path).data[0]
+    assert data[:, 0, 0].tolist() == list(rest)
+    assert not data[:, 7, 7].any()
+
+
+def test_colour_that_comes_late_makes_all_images_rgb(tmp_path: Path) -> None:
+    for i in range(70):  # more than are read at once
+        save(tmp_path / "a" / f"{i:02d}.png", value=i)
+    save(tmp_path / "b" / "x.png", mode="RGB", value=(1, 2, 3))
+    data = folder(tmp_path).data
+    assert data.shape == (71, 3, 8, 8)
+    assert data[:70, :, 3, 3].tolist() == [[i] * 3 for i in range(70)]
+    assert data[70, :, 3, 3].tolist() == [1, 2, 3]
+
+
+def test_what_macos_puts_into_zips_is_no_image(tmp_path: Path) -> None:
+    pets(tmp_path / "pets", 2)
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in (tmp_path / "pets").rglob("*.png"):
+            name = path.relative_to(tmp_path / "pets")
+            archive.write(path, name)
+            archive.writestr(f"__MACOSX/{name.parent}/._{name.name}", b"resource fork")
+    samples = folder(tmp_path / "pets.zip")
+    assert samples.class_names == ["cat", "dog"]
+    assert len(samples) == 4
