@@ -166,6 +166,9 @@ def quality(
 ) -> tuple[dict[str, float], dict[str, Interval]]:
     """FID, KID, precision, recall, density, coverage and diversity of fakes beside as many reals, with intervals.
 
+    Intervals of precision and density are over fakes alone, of recall and coverage over reals alone, the other side as
+    it is: another sample of both differs by somewhat more.
+
     Args:
         real, fake: float32 features [N, D] in random order, equally many of both.
         classes_fake: class of each fake, [N].

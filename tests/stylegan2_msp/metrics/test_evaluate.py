@@ -136,6 +136,8 @@ def test_rejection_sampling_and_features_of_ones_own(real, judges, made_generato
     assert results.value("mae", "uniform", of="rejection") < 0.5 * results.value("mae", "uniform")
     cost = results.value("cost", "uniform", of="rejection")
     assert 1 < cost < 200
+    narrow = Evaluator(network, 800, real=real, baseline=pool, search=Search(0.01, 1)).run().results
+    assert narrow.value("cost", "uniform", of="rejection") > 2 * cost  # as near as the network itself is asked to be
     assert 0.2 < results.value("accepted", "uniform", of="rejection") <= 1
     assert flat.reals.features.shape[1] == 8
     without = Evaluator(network, 160, real=real, judges=judges, quality=False).run().results

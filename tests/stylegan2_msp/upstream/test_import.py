@@ -25,8 +25,9 @@ from stylegan2_msp.networks import Discriminator, Generator
 from stylegan2_msp.snapshot import load_discriminator, load_snapshot, save_snapshot
 from stylegan2_msp.upstream import import_network as reading
 from stylegan2_msp.upstream.adapter import adapted
-from stylegan2_msp.upstream.import_network import import_network
+from stylegan2_msp.upstream.import_network import import_network, rebuilt
 from stylegan2_msp.upstream.loading import DATASET
+from stylegan2_msp.upstream.pickle_machine import Refused
 from stylegan2_msp.upstream.unpickle import ModuleRecord, load_plain
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -293,6 +294,22 @@ def test_other_networks_are_refused(kind: str, family: Any, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"net\.pkl: it.*nothing of it was run") as caught:
         import_network(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"synthesis_kwargs": {"channel_base": 1}},
+        {"synthesis_kwargs": {"channel_max": 0}},
+        {"img_resolution": 2**40},
+        {"mapping_kwargs": {"truncation_samples": 10**12}},
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_network_are_refused(change: dict[str, Any]) -> None:
+    sizes = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "img_channels": 1}
+    with pytest.raises(Refused, match="its Generator cannot be built here"):
+        rebuilt("Generator", {**sizes, **change}, {})
 
 
 @pytest.mark.parametrize("content", [{}, {"G_ema": 3}, {"G_ema": {"a": 1}}, [1], {"G_ema": None}])
