@@ -8,11 +8,12 @@ median over rounds of (the other's seconds / our seconds): above 1, ours is quic
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,15 +131,19 @@ def work(call: Call, inputs: list[torch.Tensor], mode: str) -> Callable[[], Any]
     return double
 
 
-def in_turns(works: dict[str, Callable[[], Any]], device: torch.device, rounds: int, seconds: float) -> dict[str, Any]:
-    """Seconds of each call in every round, of a very slow one once.
+def in_turns(
+    prepare: Mapping[str, Callable[[], Callable[[], Any]]], device: torch.device, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Seconds of each prepared call in every round, of a very slow one once.
 
     A variant that cannot do it gets the error's first line instead.
     """
     calls: dict[str, int] = {}
+    works: dict[str, Callable[[], Any]] = {}
     found: dict[str, Any] = {}
-    for name, run in works.items():
+    for name, make in prepare.items():
         try:
+            run = works[name] = make()
             run()
             once = _timed(run, device, 1)
             found[name] = [once] if once > 2 * seconds else []
@@ -178,8 +183,11 @@ def measure(
     moved = sum(t.nbytes for t in [*inputs, value])
     rows: list[dict[str, Any]] = []
     for mode in MODES:
-        fine = [name for name in calls if not rows or name in rows[0]["seconds"]]
-        works = {name: work(calls[name], inputs, mode) for name in fine if (name, mode) != ("compiled ref", "double")}
+        works = {
+            name: functools.partial(work, call, inputs, mode)
+            for name, call in calls.items()
+            if (name, mode) != ("compiled ref", "double")
+        }
         found = in_turns(works, x.device, rounds, seconds)
         rows.append({"mode": mode, **row(found, moved if mode == "forward" else None)})
     for name in rows[0]["seconds"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -12,6 +13,9 @@ from stylegan2_msp.errors import UserError
 
 # Before torch is imported: by default, waiting GNU OpenMP threads spin so long that torch crawls on busy cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# A path that cannot even be looked at.
+_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EISDIR)
 
 
 def run(command: click.Command) -> None:
@@ -28,9 +32,10 @@ def run(command: click.Command) -> None:
         _fail("stopped", 130)
     except BrokenPipeError:
         sys.exit(141)
-    except OSError as error:  # a path that cannot even be looked at
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; check the path", 1)
+    except OSError as error:
+        if error.errno not in _OF_PATHS or not error.filename:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; check the path", 1)
 
 
 def finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:

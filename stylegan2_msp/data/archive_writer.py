@@ -39,7 +39,8 @@ def check_destination(dest: str | Path) -> Path:
         UserError: it cannot.
     """
     path = Path(dest)
-    path = path if path.name else path.resolve()  # '.' or '..'
+    if path.name in ("", ".."):
+        raise UserError(f"--dest {dest}: is the current folder or one above it; name a .zip or a new folder")
     if path.suffix.lower() == ".zip":
         if path.is_dir():
             raise UserError(f"{path}: is a folder, expected a zip file; remove it or choose another --dest")

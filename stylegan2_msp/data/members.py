@@ -193,10 +193,18 @@ def _files_below(folder: str, prefix: str, above: tuple[os.stat_result, ...]) ->
     """Names of all files; links to folders are followed, but not to one that they lie in."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if _holds(entry.is_dir):
                 here = os.stat(entry.path)
                 if any(os.path.samestat(here, other) for other in above):
                     raise UserError(f"{entry.path}: is a link to a folder that it lies in; remove it")
                 yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
-            elif entry.is_file():
+            elif _holds(entry.is_file):
                 yield prefix + entry.name
+
+
+def _holds(is_it: Callable[[], bool]) -> bool:
+    """Whether it is that; a link that leads nowhere, or to itself, is nothing."""
+    try:
+        return is_it()
+    except OSError:
+        return False

@@ -41,7 +41,7 @@ def room(size: tuple[int, ...], where: str) -> np.ndarray:
     needed, free = math.prod(size), free_memory()
     if needed > free:
         found = f"its images need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free"
-        raise UserError(f"{where}: {found}; take fewer with --max-images or smaller ones with --resolution")
+        raise UserError(f"{where}: {found}; make a smaller archive with --max-images or --resolution")
     return np.empty(size, dtype=np.uint8)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from stylegan2_msp.metrics.results import Results
 Array = npt.NDArray[Any]
 _ENERGY_ITEMS = 3000
 _ENERGY_DRAWS = 40
-_PER_CELL = 125  # of a class at a level, so 10,000 of ten classes at eight
+_PER_CELL, _MOST_EVEN = 125, 20_000  # reals of a class at a level (10,000 of ten classes at eight), and of all
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def _mean(values: Array) -> float:
 
 
 def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfer: bool) -> None:
+    reals = replace(reals, features=None)  # which nobody asks for here
     spread = bootstrap(lambda r: second_figures(reals.take(r), transfer), len(reals), seed)
     results.add_all(second_figures(reals, transfer), spread, count=len(reals), of="reals", on="natural")
     bins, rng = bins_of(reals.asked, scale.levels), np.random.default_rng(seed)
@@ -110,7 +111,9 @@ def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfe
 def _evenly(classes: Array, bins: Array, rng: np.random.Generator) -> Array:
     """Positions drawn with replacement, equally many of every class at every level that has any."""
     cells = [np.flatnonzero((classes == k) & (bins == b)) for b in np.unique(bins) for k in np.unique(classes)]
-    return np.concatenate([rng.choice(cell, _PER_CELL) for cell in cells if len(cell)])
+    cells = [cell for cell in cells if len(cell)]
+    count = max(1, min(_PER_CELL, _MOST_EVEN // len(cells)))
+    return np.concatenate([rng.choice(cell, count) for cell in cells])
 
 
 def add_realism(

@@ -128,9 +128,14 @@ def load_state(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def list_states(run: Path) -> list[Path]:
-    """The states of one run in the order in which they were written: one may have gone on from an older one."""
-    found = [p for p in run.glob("training-state-*.pt") if _NAME.search(p.name)]
-    return sorted(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
+    """The states of one run, oldest first."""
+    return sorted((p for p in run.glob("training-state-*.pt") if _NAME.search(p.name)), key=lambda p: p.name)
+
+
+def give_up_after(run: Path, nimg: int) -> list[Path]:
+    """Renames states of more than nimg images to NAME.given-up: the run goes on from an older one; returns them."""
+    later = [path for path in list_states(run) if path.name > state_path(run, nimg).name]
+    return [path.rename(path.with_name(path.name + ".given-up")) for path in later]
 
 
 def find_state(resume: str, outdir: Path) -> Path | None:

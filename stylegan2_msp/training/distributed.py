@@ -118,21 +118,20 @@ def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
-    codes = [w.exitcode or 0 for w in workers]
-    told: list[tuple[str, bool]] = []
+    codes, said = [w.exitcode or 0 for w in workers], []
     while not errors.empty():
-        told.append(errors.get())
-    for text, for_the_user in told:
+        said.append(errors.get())
+    for text, for_the_user in said:
         if for_the_user:
             raise UserError(text)
     for rank, code in enumerate(codes):
-        if code < 0 and rank not in ended:
+        if code == -9 and rank not in ended:  # what the others say follows from it
             raise UserError(
-                f"process {rank} of {processes} was killed by signal {-code} (memory ran out?); its state of before is "
-                "saved, go on with --resume auto"
+                f"process {rank} of {processes} was killed (memory ran out?); go on with --resume auto from the last "
+                "state, if there is one"
             )
-    if told:  # of a process's own fault; what the others say follows from it
-        print(told[0][0], file=sys.stderr, flush=True)
+    for text, _ in said:
+        print(text, file=sys.stderr, flush=True)
     return max((c if c >= 0 else 128 - c for c in codes), default=0)
 
 
@@ -172,7 +171,7 @@ def _worker(work: Callable[..., int], rank: int, size: int, port: int, errors: A
         errors.put((str(error), True))
         raise SystemExit(1) from error
     except Exception as error:
-        errors.put((traceback.format_exc()[-_LONGEST:], False))
+        errors.put((f"process {rank}: {traceback.format_exc()[-_LONGEST:]}", False))
         raise SystemExit(1) from error
 
 

@@ -18,7 +18,7 @@ from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.report.training import save_fakes, save_reals
 from stylegan2_msp.snapshot import save_snapshot
-from stylegan2_msp.training.checkpoint import save_state
+from stylegan2_msp.training.checkpoint import give_up_after, save_state
 from stylegan2_msp.training.distributed import World
 from stylegan2_msp.training.logs import RunLog, duration, memory_gib, tick_line
 from stylegan2_msp.training.monitor import ConditionMonitor
@@ -114,7 +114,11 @@ class Run:
         raise UserError(f"{error.mine}; state saved in {self.folder}") from error
 
     def _begin(self) -> None:
-        self.log.forget_after(self.trainer.state.nimg / 1000)
+        nimg = self.trainer.state.nimg
+        self.log.forget_after(nimg / 1000)
+        if self.world.rank == 0:
+            for path in give_up_after(self.folder, nimg):
+                self.log.say(f"{path}: a later state of this run, which goes on from {nimg / 1000:.1f} kimg.")
         if self.world.rank == 0 and not (self.folder / "reals.png").is_file():
             save_reals(self.folder / "reals.png", self.archive, self.data.on_host(), self.data.index)
         if self.classifier is not None:

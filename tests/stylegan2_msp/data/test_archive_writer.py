@@ -133,11 +133,11 @@ def test_an_archive_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> N
     assert [p.name for p in (tmp_path / "disk").iterdir()] == ["data.zip"]
 
 
-def test_the_current_folder_when_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "new").mkdir()
-    monkeypatch.chdir(tmp_path / "new")
-    write_archive(".", images(3))
-    assert len(open_archive(tmp_path / "new")) == 3
+@pytest.mark.parametrize("dest", [".", "..", "./"])
+def test_the_current_folder_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dest: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"is the current folder or one above it; name a \.zip or a new folder"):
+        write_archive(dest, images(3))
 
 
 def test_a_class_without_samples_still_counts_when_an_archive_is_read(tmp_path: Path) -> None:

@@ -159,5 +159,5 @@ def test_a_container_has_less_memory_than_its_machine(tmp_path: Path, monkeypatc
 
 def test_images_that_do_not_fit_are_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 1 << 20)
-    with pytest.raises(UserError, match=r"images need 3\.0 GiB of memory, 0\.0 GiB are free; take fewer"):
+    with pytest.raises(UserError, match=r"images need 3\.0 GiB of memory, 0\.0 GiB are free; make a smaller"):
         memory.room((1 << 20, 3, 32, 32), "photos.zip")

@@ -1,6 +1,7 @@
 """Processes that share a batch, and how they leave."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,3 +43,40 @@ def test_no_thread_of_the_group_outlives_it():
     if torch.__version__ < "2.13" and said == ["False []"] * 2:
         pytest.skip("this torch does not name the threads of gloo")
     assert said == ["True []"] * 2
+
+
+CRASH = """
+import os, sys, time
+from stylegan2_msp.training.distributed import launch
+
+def work(kind):
+    rank = int(os.environ["RANK"])
+    print(f"started {rank}", flush=True)
+    if rank == 1 and kind == "own" or rank == 0 and kind == "abort":
+        raise ValueError("the real reason")
+    if kind == "abort":
+        time.sleep(1)
+        os.abort()
+    time.sleep(60 if kind == "wait" else 1)
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(launch(work, 2, sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("kind", ["own", "abort", "wait"])
+def test_how_a_process_ended_is_said(tmp_path, kind):
+    """Its own error in full, whatever became of the others; a termination before anything began, by its code alone."""
+    (tmp_path / "crash.py").write_text(CRASH)
+    command = [sys.executable, str(tmp_path / "crash.py"), kind]
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=place) as child:
+        if kind == "wait":
+            assert sorted(child.stdout.readline() for _ in range(2)) == ["started 0\n", "started 1\n"]
+            child.terminate()
+        _, err = child.communicate(timeout=100)
+    assert child.returncode == {"own": 1, "abort": 128 + signal.SIGABRT, "wait": 128 + signal.SIGTERM}[kind]
+    assert ("ValueError: the real reason" in err) == (kind != "wait"), err
+    assert "was killed" not in err

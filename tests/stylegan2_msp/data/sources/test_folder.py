@@ -189,6 +189,9 @@ def test_links_to_folders_are_followed_but_not_in_a_ring(tmp_path: Path) -> None
     samples = folder(tmp_path / "photos")
     assert samples.class_names == ["bird", "cat", "dog"]
     assert np.bincount(samples.classes).tolist() == [3, 2, 2]
+    for lost in ("itself.png", "nowhere.png"):
+        (tmp_path / "photos" / "cat" / lost).symlink_to(lost.replace("nowhere", "gone"))
+    assert len(folder(tmp_path / "photos")) == 7
     (tmp_path / "photos" / "dog" / "up").symlink_to(tmp_path / "photos")
     with pytest.raises(UserError, match="up: is a link to a folder that it lies in; remove it"):
         folder(tmp_path / "photos")
@@ -205,6 +208,7 @@ def test_photos_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) 
     np.testing.assert_array_equal(folder(tmp_path).data[0, 0], np.asarray(shown))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("damage", [b"MM\x00*\xff\xff\xff\xff", b"II*\x00\x08\x00\x00\x00\xff\xff", b"", b"nonsense"])
 def test_damaged_exif_data_leave_a_photo_as_it_is(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "a").mkdir()
