@@ -29,7 +29,8 @@ class Consistency:
     Attributes:
         classifier: f.
         rng: numbers of the batch.
-        weight: of E[|v - u| + KL(u || v)] over the fakes that D judges; KL only where u is a probability.
+        weight: of E[|v - u| + KL(u || v)] over the fakes that D judges; KL only where u is a probability, |v - u| times
+            the measure's steepness.
         uniform: of the same over a second batch that D never sees, its levels uniform over the data's range.
         share: size of that second batch relative to the first.
         class_weight: of E[max_k p_k - p_w] over both batches, where w is what f is to answer: y, or else the likeliest
@@ -74,6 +75,7 @@ class Consistency:
         classes, asked = c[:, :K].argmax(dim=1), c[:, K:]
         logits, v = self._answer(img, classes)
         distance = _distance(v.reshape(asked.shape), asked.double(), f.measure.probability).mean().float()
+        distance = f.measure.steepness * distance
         if self.agreement is None:
             return distance, distance.new_zeros(())
         p = logits.softmax(dim=1)

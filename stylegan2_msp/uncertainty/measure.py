@@ -30,6 +30,11 @@ class Measure:
     from_probs: ClassVar[bool] = True
     probability: ClassVar[bool] = False
 
+    @property
+    def steepness(self) -> float:
+        """Factor of |v - u| in G's loss, so that its slope in the logits is that of a probability or more."""
+        return 1.0
+
     def low(self, num_classes: int) -> float:
         """Least value of a level."""
         return 0.0
@@ -58,7 +63,7 @@ class Measure:
             classes: int64 [N], needed where ``of_class``.
 
         Returns:
-            [N], or [N, K] where ``size`` is K. Measures with a recorded range may leave [0, 1] (labels are clipped).
+            [N], or [N, K] where ``size`` is K.
         """
         raise NotImplementedError
 

@@ -56,6 +56,14 @@ class Energy(Ranged):
     name = "energy"
     title = "energy"
 
+    @property
+    def steepness(self) -> float:
+        """E follows its logits one to one, u a range of them that may be wide: a quarter of it, but no less than 1.
+
+        A probability's slope in its logit is 1/4 where it is steepest.
+        """
+        return max(1.0, (self.highest - self.lowest) / 4)
+
     def quantity(self, logits: torch.Tensor) -> torch.Tensor:
         """-log sum_k exp(logit_k), [N]."""
         return -logits.logsumexp(dim=1)
