@@ -315,7 +315,7 @@ def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws()
 
 @pytest.mark.parametrize(("span", "slope"), [(30.0, 0.25), (8.0, 0.25), (2.0, 0.5)])
 def test_energy_of_a_wide_range_pulls_as_a_probability_does_where_it_is_steepest(span: float, slope: float) -> None:
-    """All logits together move the charge by 1/4 each, or by 1 / span where that is more; logits are 4 times a pixel."""
+    """All logits together move the charge by 1/4, or by 1 / span where that is more; logits are 4 times a pixel."""
     middle = -math.log(K)  # of an image that is 0
     measure = Energy(middle - span / 2, middle + span / 2)
     img = torch.zeros(4, K, 1, 1, requires_grad=True)
