@@ -32,7 +32,7 @@ class Measure:
 
     @property
     def steepness(self) -> float:
-        """Factor of |v - u| in G's loss, so that its slope in the logits is that of a probability or more."""
+        """Factor of |v - u| in G's loss, above 1 where u hardly moves with the logits."""
         return 1.0
 
     def low(self, num_classes: int) -> float:

@@ -58,11 +58,13 @@ class Energy(Ranged):
 
     @property
     def steepness(self) -> float:
-        """E follows its logits one to one, u a range of them that may be wide: a quarter of it, but no less than 1.
+        """sqrt((highest - lowest) / 4), but no less than 1.
 
-        A probability's slope in its logit is 1/4 where it is steepest.
+        E follows its logits one to one, u a range of them that may be wide, and a probability with a slope of 1/4 where
+        it is steepest. A quarter of the range would give |v - u| that slope, and ask for a level to the logit, at the
+        cost of all else; 1 asks for as much of the range as of MSP, and is not felt. This is their geometric mean.
         """
-        return max(1.0, (self.highest - self.lowest) / 4)
+        return max(1.0, math.sqrt((self.highest - self.lowest) / 4))
 
     def quantity(self, logits: torch.Tensor) -> torch.Tensor:
         """-log sum_k exp(logit_k), [N]."""
