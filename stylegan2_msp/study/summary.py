@@ -153,7 +153,11 @@ def _draw(found: dict[str, dict[int, Results]], about: dict[str, Any], path: Pat
         for variant, seeds in found.items()
     }
     with styled():
-        figure = _overlaid(curves, about["uncertainty"]) if len(curves) <= len(CYCLE) else _panels(curves)
+        if len(curves) <= len(CYCLE):
+            figure = _overlaid(curves, about["uncertainty"])
+        else:
+            measures = {variant: next(iter(seeds.values())).about["uncertainty"] for variant, seeds in found.items()}
+            figure = _panels(curves, measures)
     save_figure(figure, path)
 
 
@@ -172,15 +176,15 @@ def _overlaid(curves: dict[str, list[Curve]], measure: str) -> Any:
     return figure
 
 
-def _panels(curves: dict[str, list[Curve]]) -> Any:
-    """A panel per variant; the first variant stands in the others of its range, too, in grey."""
+def _panels(curves: dict[str, list[Curve]], measures: dict[str, str]) -> Any:
+    """A panel per variant; the first variant stands in the others of its measure, too, in grey."""
     rows = math.ceil(len(curves) / _ACROSS)
     figure = new_figure(2.6 * _ACROSS, 2.4 * rows + 0.6)
     grid = figure.subplots(rows, _ACROSS, squeeze=False).flatten()
-    first = next(iter(curves.values()))
+    name, first = next(iter(curves.items()))
     for axes, (variant, seeds) in zip(grid, curves.items(), strict=False):
         levels = [level for curve in seeds for level, _ in curve]
-        if levels == [level for curve in first for level, _ in curve]:
+        if measures[variant] == measures[name]:
             _lines(axes, first, "0.6", None)
         _lines(axes, seeds, CYCLE[0], None)
         if levels:
@@ -188,7 +192,7 @@ def _panels(curves: dict[str, list[Curve]]) -> Any:
         axes.set_title(variant)
     for axes in grid[len(curves) :]:
         axes.axis("off")
-    figure.supxlabel(f"level asked for (one line per seed; dashed: out = in; grey: {next(iter(curves))})")
+    figure.supxlabel(f"level asked for (one line per seed; dashed: out = in; grey: {name})")
     figure.supylabel("mean of the classifier's answers")
     return figure
 

@@ -15,7 +15,7 @@ from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.study import run as study_run
 from stylegan2_msp.study.experiments import EXPERIMENTS
 from stylegan2_msp.study.run import Study, choose
-from stylegan2_msp.study.summary import summarise
+from stylegan2_msp.study.summary import _panels, summarise
 
 ABOUT = {"uncertainty": "MSP", "items": 80, "device": "CPU", "torch": "2.13.0"}
 
@@ -191,3 +191,11 @@ def test_moons_from_nothing_and_again(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert "$ stylegan2-msp" not in again.stdout
+
+
+def test_the_grey_curve_stands_beside_those_of_its_measure_only():
+    """Levels of the margin run from .3 to 1 as those of MSP do, but are others."""
+    curve = [[(0.3, 0.5), (1.0, 0.9)]]
+    measures = {"plain": "MSP", "ours": "MSP", "measure margin": "margin"}
+    figure = _panels(dict.fromkeys(measures, curve), measures)
+    assert [len(axes.get_lines()) for axes in figure.axes[:3]] == [3, 3, 2]  # grey, its own, out = in
