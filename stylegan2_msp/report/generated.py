@@ -137,7 +137,6 @@ def write_generated(
     columns = table_columns(generator.measure)
     wanted = plan.requests
     passes = generator.batches(wanted, truncation_psi, noise_mode, batch, search)
-    drawn = search is not None and search.draws is not None
     for made in track(passes, "generating", len(wanted), generator.kind, step=batch):
         pictures, verdicts = as_written(generator, made.items, made.requests)
         missed += 0 if made.reached is None else int((~made.reached).sum())
@@ -163,7 +162,7 @@ def write_generated(
     if grid is not None:
         from stylegan2_msp.report.style import save_figure  # matplotlib takes long to import
 
-        save_figure(draw(generator, plan, kept, answers, drawn), grid)
+        save_figure(draw(generator, plan, kept, answers, search is not None and search.draws is not None), grid)
     mean_off = sum(off) / len(off) if off else None
     return Written(len(rows), table, None if grid is None else Path(grid), mean_off, missed)
 

@@ -159,7 +159,7 @@ def test_a_path_that_cannot_be_looked_at_is_one_line(tmp_path: Path, option: str
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "File name too long" in done.stderr or "x.zip: does not exist" in done.stderr
+    assert "File name too long" in done.stderr
 
 
 def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
