@@ -1,4 +1,4 @@
-"""The figures of the condition on a set of items, overall, per class and per level, with bootstrap intervals."""
+"""The figures of the condition on a set of items, overall, per class and per level, with intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stylegan2_msp.metrics.asking import bins_of, half_step
-from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean
+from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, interval_of_share
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.metrics.scores import (
@@ -33,6 +33,7 @@ from stylegan2_msp.metrics.scores import (
 Array = npt.NDArray[Any]
 BINS = 10  # of a calibration curve
 LEAST = 0.5  # share of a level's items that must come within eps for the level to count as covered
+_SHARES = ("within", "class_agreement", "second_class_agreement")  # figures that are shares of items
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,10 @@ def add_levels(results: Results, items: Items, scale: Scale, on: str, seed: int,
     for b, level in enumerate(scale.levels):
         part = items.take(np.flatnonzero(bins == b))
         if len(part):
+            found = _at_level(part, scale.eps, transfer)
             spread = bootstrap(lambda r, part=part: _at_level(part.take(r), scale.eps, transfer), len(part), seed)  # type: ignore[misc]
-            results.add_all(_at_level(part, scale.eps, transfer), spread, count=len(part), on=on, level=level)
+            spread |= {name: interval_of_share(found[name], len(part)) for name in _SHARES if name in found}
+            results.add_all(found, spread, count=len(part), on=on, level=level)
 
 
 def _at_level(items: Items, eps: float, transfer: bool) -> dict[str, float]:

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stylegan2_msp.metrics.asking import bins_of
-from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean
+from stylegan2_msp.metrics.intervals import Interval, bootstrap, interval_of_share, student_interval
 from stylegan2_msp.metrics.judges import KINDS
 from stylegan2_msp.metrics.matching import Scale, second_figures
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.quality import energy_distance, quality
 from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.metrics.scores import mae
 
 Array = npt.NDArray[Any]
 _ENERGY_ITEMS = 3000
@@ -49,40 +50,50 @@ def add_reals(
     all the mean over levels; the second classifier is asked about items that it was not trained on, on 'uniform'
     equally many of every class at every level: so far it would follow a generator that makes the real thing. A class
     that has nothing at a level is missing there: where levels are rare, fakes are asked for more than reals show.
+    Intervals of agreement say how few items a class has at a level; what is missing they cannot say.
     """
     bins = bins_of(everyone.asked, scale.levels)
     right = (everyone.predicted == everyone.classes).astype(float)
-    results.add(
-        "class_agreement", right.mean(), interval_of_mean(right, seed), count=len(right), of="reals", on="natural"
-    )
+    _add_share(results, "class_agreement", right, of="reals", on="natural")
     cells = np.full((len(scale.levels), int(everyone.classes.max()) + 1), np.nan)
+    counts = np.zeros(cells.shape, int)
     for b, level in enumerate(scale.levels):
         rows = np.flatnonzero(bins == b)
         if not len(rows):
             continue
         where: dict[str, Any] = {"of": "reals", "level": level}
-        spread = interval_of_mean(right[rows], seed)
-        results.add("class_agreement", right[rows].mean(), spread, count=len(rows), on="matched", **where)
+        _add_share(results, "class_agreement", right[rows], on="matched", **where)
         for k in np.unique(everyone.classes[rows]):
-            cells[b, k] = right[rows[everyone.classes[rows] == k]].mean()
-        results.add("class_agreement", _mean(cells[b]), count=len(rows), on="uniform", **where)
+            own = right[rows[everyone.classes[rows] == k]]
+            cells[b, k], counts[b, k] = own.mean(), len(own)
+        value, spread = _mean_of_cells(cells[b : b + 1], counts[b : b + 1])
+        results.add("class_agreement", value, spread, count=len(rows), on="uniform", **where)
         if everyone.kinds is not None:
-            _add_kinds(results, everyone.kinds[rows], "recorded", seed, on="matched", **where)
+            _add_kinds(results, everyone.kinds[rows], "recorded", on="matched", **where)
     for k in range(cells.shape[1]):
         own = right[everyone.classes == k]
         if len(own):
-            spread = interval_of_mean(own, seed)
-            results.add("class_agreement", own.mean(), spread, count=len(own), of="reals", on="natural", cls=k)
-            results.add("class_agreement", _mean(cells[:, k]), count=len(own), of="reals", on="uniform", cls=k)
-    of_levels = np.array([_mean(row) for row in cells])
-    results.add("class_agreement", _mean(of_levels), count=len(right), of="reals", on="uniform")
+            _add_share(results, "class_agreement", own, of="reals", on="natural", cls=k)
+            value, spread = _mean_of_cells(cells[:, k : k + 1], counts[:, k : k + 1])
+            results.add("class_agreement", value, spread, count=len(own), of="reals", on="uniform", cls=k)
+    value, spread = _mean_of_cells(cells, counts)
+    results.add("class_agreement", value, spread, count=len(right), of="reals", on="uniform")
     if reference.seen is not None:
         _add_second(results, reference.seen.take(reference.held_out), scale, seed, transfer)
 
 
-def _mean(values: Array) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else math.nan
+def _add_share(results: Results, figure: str, is_it: Array, **where: Any) -> None:
+    share = float(is_it.mean())
+    results.add(figure, share, interval_of_share(share, len(is_it)), count=len(is_it), **where)
+
+
+def _mean_of_cells(shares: Array, counts: Array) -> tuple[float, Interval]:
+    """Mean over levels of the mean over classes, [levels, classes], of the cells that hold any items."""
+    held = counts > 0
+    if not held.any():
+        return math.nan, (math.nan, math.nan)
+    weights = held / np.maximum(held.sum(axis=1, keepdims=True), 1) / held.any(axis=1).sum()
+    return float(weights[held] @ shares[held]), interval_of_share(shares[held], counts[held], weights[held])
 
 
 def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfer: bool) -> None:
@@ -100,12 +111,23 @@ def _add_second(results: Results, reals: Items, scale: Scale, seed: int, transfe
         results.add_all(evenly(inside), spread, count=len(inside), of="reals", on="uniform")
     for b, level in enumerate(scale.levels):
         part = reals.take(np.flatnonzero(bins == b))
-        if len(part):
-            found = second_figures(part, transfer)
-            kept: dict[str, float] = {n: found[n] for n in ("second_class_agreement", "second_mae") if n in found}
-            if transfer and part.second_answered is not None:
-                kept["second_mean"] = float(part.second_answered.mean())
-            results.add_all(kept, {}, count=len(part), of="reals", on="matched", level=level)
+        if not len(part) or part.second_predicted is None or part.second_answered is None:
+            continue
+        where: dict[str, Any] = {"of": "reals", "on": "matched", "level": level}
+        _add_share(results, "second_class_agreement", part.second_predicted == part.classes, **where)
+        if transfer:
+            results.add("second_mae", mae(part.asked, part.second_answered), count=len(part), **where)
+            spread_of_mean = _interval_of_mean(part.second_answered, scale)
+            results.add("second_mean", part.second_answered.mean(), spread_of_mean, count=len(part), **where)
+
+
+def _interval_of_mean(values: Array, scale: Scale) -> Interval:
+    """Student's, which is wide where items are few, within the range of levels; one item alone has none."""
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    low, high = student_interval(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n), n)
+    return max(low, scale.low), min(high, scale.high)
 
 
 def _evenly(classes: Array, bins: Array, rng: np.random.Generator) -> Array:
@@ -132,7 +154,7 @@ def add_realism(
         for of, part in (("fakes", fakes), ("reals", reals.take(other))):
             where: dict[str, Any] = {"of": of, "on": on, "level": level}
             if part.kinds is not None and len(part):
-                _add_kinds(results, part.kinds, "share", seed, **where)
+                _add_kinds(results, part.kinds, "share", **where)
             count = min(len(part), len(first))
             if with_quality and part.features is not None and reals.features is not None and count > 1:
                 there, here = reals.features[first[:count]], part.features[:count]
@@ -140,10 +162,9 @@ def add_realism(
                 results.add_all(values, spread, count=count, **where)
 
 
-def _add_kinds(results: Results, kinds: Array, prefix: str, seed: int, **where: Any) -> None:
+def _add_kinds(results: Results, kinds: Array, prefix: str, **where: Any) -> None:
     for index, name in enumerate(KINDS):
-        is_it = (kinds == index).astype(float)
-        results.add(f"{prefix}_{name}", is_it.mean(), interval_of_mean(is_it, seed), count=len(is_it), **where)
+        _add_share(results, f"{prefix}_{name}", kinds == index, **where)
 
 
 def add_energy(results: Results, reference: Reference, fakes: Items, seed: int) -> None:

@@ -55,7 +55,7 @@ def calibration_figure(found: Evaluation, title: str) -> Figure:
         second = results.levels("second_mean", "uniform")
         if second:
             _with_band(left, second, VERMILION, "fakes, second classifier", "s")
-            reals = results.levels("second_mean", "matched", "reals")
+            reals = [row for row in results.levels("second_mean", "matched", "reals") if row.count > 1]
             _open(left, reals, VERMILION, "reals, second classifier", "s")
         _heading(left, "Uniform: mean answer at each level", results, "uniform", "equal_width")
         for name, label, colour, marker in (
@@ -69,13 +69,13 @@ def calibration_figure(found: Evaluation, title: str) -> Figure:
         for axes in (left, right):
             identity_line(axes, low, found.scale.high)
             axes.set(xlabel=f"{title} asked for")
-            axes.legend(loc="upper left", fontsize=10.5)
+            axes.legend(loc="lower right", fontsize=10.5)  # below the diagonal, where few means lie
         left.set_ylabel(f"Mean {title} answered")
     return figure
 
 
 def levels_figure(results: Results, title: str) -> Figure:
-    """Bias per level, and class agreement of fakes beside that of reals with the same labels."""
+    """Bias per level, and class agreement of fakes beside that of reals with the same labels; bars are 95 %."""
     with styled():
         figure = new_figure(11.6, 5.0)
         left, right = figure.subplots(1, 2)
@@ -96,7 +96,7 @@ def levels_figure(results: Results, title: str) -> Figure:
                 _with_band(right, fakes, colour, f"fakes, {who}", marker)
             if reals:
                 _open(right, reals, colour, f"reals, {who}", marker)
-        right.set(xlabel=f"{title} asked for", ylabel="Share of the class asked for", ylim=(0, 1.03))
+        right.set(xlabel=f"{title} asked for", ylabel="Share of the class asked for", ylim=(-0.03, 1.03))
         right.legend(fontsize=10.5, loc="lower right")
     return figure
 
@@ -182,13 +182,15 @@ def _with_band(axes: Any, rows: list[Row], colour: str, label: str, marker: str 
 
 
 def _open(axes: Any, rows: list[Row], colour: str, label: str, marker: str) -> None:
-    axes.plot(*_xy(rows), marker, linestyle=":", color=colour, markerfacecolor="white", label=label)
+    look = {"markerfacecolor": "white", "elinewidth": 1.2}
+    _with_bars(axes, rows, colour, label, marker, ":", **look)
 
 
-def _with_bars(axes: Any, rows: list[Row], colour: str, label: str, marker: str, line: str = "") -> None:
+def _with_bars(axes: Any, rows: list[Row], colour: str, label: str, marker: str, line: str = "", **look: Any) -> None:
     x, y = _xy(rows)
     reach = [[max(r.value - r.low, 0) for r in rows], [max(r.high - r.value, 0) for r in rows]]
-    axes.errorbar(x, y, np.nan_to_num(reach), fmt=marker + line, color=colour, markersize=6, capsize=3, label=label)
+    look = {"fmt": marker + line, "color": colour, "markersize": 6, "capsize": 3, "label": label} | look
+    axes.errorbar(x, y, np.nan_to_num(reach), **look)
 
 
 def _heading(axes: Any, text: str, results: Results, on: str, bins: str) -> None:

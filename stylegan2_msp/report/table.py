@@ -110,7 +110,8 @@ def _levels(results: Results) -> str:
             _full(row),
             *(_short(_at(results, figure, "uniform", row)) for figure in ("bias", "mae", "class_agreement")),
             _short(_at(results, "class_agreement", "matched", row)),
-            _short(_at(results, "class_agreement", "matched", row, "reals")),
+            _full(reals := _at(results, "class_agreement", "matched", row, "reals")),
+            "" if reals is None else str(reals.count),
             _short(_at(results, "second_mean", "uniform", row)),
         ]
         for row in results.levels("mean", "uniform")
@@ -120,9 +121,10 @@ def _levels(results: Results) -> str:
         "mean out",
         "bias",
         "MAE",
-        "class agreement",
-        "the same, labels of reals",
-        "reals",
+        "class agreement, every class equally often",
+        "class agreement, given labels of the level's reals",
+        "class agreement of the level's reals",
+        "number of the level's reals",
         "second: mean out",
     ]
     return _table(head, rows)

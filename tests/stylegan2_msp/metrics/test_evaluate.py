@@ -13,7 +13,7 @@ from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.metrics.asking import bins_of
 from stylegan2_msp.metrics.evaluate import Evaluator, RealData
 from stylegan2_msp.metrics.judges import KINDS, make_judges
-from stylegan2_msp.metrics.matching import Scale
+from stylegan2_msp.metrics.matching import Scale, add_levels
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.realism import Reference, add_energy, add_reals
 from stylegan2_msp.metrics.results import Results
@@ -223,6 +223,36 @@ def test_agreement_of_reals_by_hand():
     assert results.value("class_agreement", "uniform", of="reals", level=0.5) == pytest.approx((1 / 2 + 0) / 2)
     assert results.value("class_agreement", "uniform", of="reals", cls=1) == pytest.approx((0 + 2 / 3) / 2)
     assert results.value("class_agreement", "uniform", of="reals") == pytest.approx((1 / 2 + 1 + 0 + 2 / 3) / 4)
+
+
+def test_one_real_at_a_level_has_a_wide_interval_and_widens_that_of_all():
+    """All of a hundred are named right at the upper level, the one at the lower level wrong."""
+    u = np.array([0.5] + [1.0] * 100)
+    predicted = np.array([1] + [0] * 100)
+    everyone = Items(np.zeros(101, int), u, predicted, u, second_predicted=predicted, second_answered=u - 0.1)
+    results = Results()
+    add_reals(results, everyone, Reference(everyone, {}, np.arange(101)), Scale([0.5, 1.0], 0.5, 1.0), 0)
+    for figure, on in (
+        ("class_agreement", "matched"),
+        ("class_agreement", "uniform"),
+        ("second_class_agreement", "matched"),
+    ):
+        row = results.find(figure, on, "reals", 0.5)
+        assert (row.value, row.low, row.count) == (0, 0, 1)
+        assert row.high > 0.75
+    assert np.isnan(results.find("second_mean", "matched", "reals", 0.5).low)
+    for cls in (None, 0):
+        row = results.find("class_agreement", "uniform", "reals", cls=cls)
+        assert row.value == 0.5
+        assert row.low == pytest.approx(0.5, abs=0.03)
+        assert row.high > 0.85
+
+
+def test_fakes_that_all_agree_at_a_level_leave_room_for_some_that_do_not():
+    scale, u = Scale([0.5, 1.0], 0.5, 1.0), np.repeat([0.5, 1.0], 25)
+    results = Results()
+    add_levels(results, Items(np.zeros(50, int), u, np.zeros(50, int), u), scale, "matched", 0)
+    assert results.find("class_agreement", "matched", level=0.5).low == pytest.approx(0.867, abs=1e-3)
 
 
 def test_energy_ratio_is_about_1_for_another_sample_and_large_for_another_cloud():

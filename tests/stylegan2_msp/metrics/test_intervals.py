@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, jackknife
+from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, interval_of_share, jackknife
 from stylegan2_msp.metrics.scores import mae, spearman
 
 TRIALS = 120
@@ -33,6 +33,31 @@ def test_interval_of_a_mean_covers_its_truth():
         return interval_of_mean(rng.exponential(size=200), int(rng.integers(1 << 30))), 1.0
 
     assert 0.88 < covered(once) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_interval_of_a_share_covers_its_truth_even_with_few_items(count):
+    def once(rng):
+        return interval_of_share(rng.binomial(count, 0.3) / count, count), 0.3
+
+    assert 0.88 < covered(once) <= 1
+
+
+def test_interval_of_a_share_is_wilsons():
+    assert interval_of_share(0.0, 1) == pytest.approx((0, 0.7935), abs=1e-4)
+    assert interval_of_share(1.0, 1) == pytest.approx((0.2065, 1), abs=1e-4)
+    assert interval_of_share(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+
+
+def test_interval_of_a_mean_of_shares_covers_its_truth():
+    """Strata of very different sizes that weigh alike; with one of them it is that of a share."""
+    truths, counts = np.array([0.2, 0.5, 0.8, 0.99]), np.array([2, 5, 40, 400])
+
+    def once(rng):
+        return interval_of_share(rng.binomial(counts, truths) / counts, counts, 1 / 4), truths.mean()
+
+    assert 0.88 < covered(once) <= 1
+    assert interval_of_share([0.3, 0.9], [10, 1], [1, 0]) == pytest.approx(interval_of_share(0.3, 10))
 
 
 def test_jackknife_of_the_variance_covers_its_truth():

@@ -20,6 +20,16 @@ from stylegan2_msp.uncertainty import Entropy, Msp
 
 LEVELS = np.linspace(0.3, 1, 8).tolist()
 KIND_SHARES = (0.2, 0.5, 0.3)
+ABOUT = {
+    "snapshot": "s",
+    "run": "r",
+    "kimg": None,
+    "data": "d.zip",
+    "seed": 0,
+    "items": 512,
+    "uncertainty": "entropy",
+    "class_names": [str(k) for k in range(16)],
+}
 
 
 @pytest.fixture
@@ -67,6 +77,26 @@ def test_calibration_and_bias_show_the_offset(found):
     assert line(figures["levels"].axes[1], "fakes, first classifier")[:, 1] == pytest.approx(1)
 
 
+def test_how_sure_the_reals_of_a_level_are_is_shown(found):
+    """By bars, and in the table by an interval and their number; the mean answer to one item is not drawn."""
+    results = found.results
+    for level, count in ((0.3, 1), (0.4, 60)):
+        where = {"count": count, "on": "matched", "of": "reals", "level": level}
+        results.add("class_agreement", 0.0, (0.0, 0.8 / count), **where)
+        results.add("second_mean", level, (level - 0.02, level + 0.02), **where)
+    figures = figures_of(found)
+    (reals,) = (c for c in figures["levels"].axes[1].containers if c.get_label() == "reals, first classifier")
+    tops = [segment[:, 1].max() for segment in reals.lines[2][0].get_segments()]
+    assert tops == pytest.approx([0.8, 0.8 / 60])
+    (second,) = (c for c in figures["calibration"].axes[0].containers if c.get_label() == "reals, second classifier")
+    assert second.lines[0].get_xdata().tolist() == [0.4]
+    results.about = ABOUT
+    rows = markdown_table(results).split("| in | mean out")[1].splitlines()
+    assert "class agreement of the level's reals | number of the level's reals" in rows[0]
+    assert "| 0.000 (0.000 to 0.800) | 1 |" in rows[2]
+    assert "| 0.000 (0.000 to 0.013) | 60 |" in rows[3]
+
+
 def test_one_panel_per_class_up_to_twelve(found):
     figure = figures_of(found)["per_class"]
     panels = [axes for axes in figure.axes if axes.get_visible()]
@@ -111,16 +141,7 @@ def test_without_quality_or_kinds_these_figures_are_left_out(found):
 
 
 def test_the_table_leaves_out_columns_in_which_nothing_is_known(found):
-    about = {
-        "snapshot": "s",
-        "run": "r",
-        "kimg": None,
-        "data": "d.zip",
-        "seed": 0,
-        "items": 512,
-        "uncertainty": "entropy",
-    }
-    found.results.about = about | {"class_names": [str(k) for k in range(16)]}
+    found.results.about = dict(ABOUT)
     text = markdown_table(found.results)
     assert "entropy in is what was asked" in text
     assert "drawn per accepted item" not in text
