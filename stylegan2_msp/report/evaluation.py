@@ -11,7 +11,7 @@ from stylegan2_msp.generation import ConditionalGenerator
 from stylegan2_msp.metrics.evaluate import Evaluation
 from stylegan2_msp.metrics.judges import KINDS
 from stylegan2_msp.metrics.results import Results, Row
-from stylegan2_msp.report.grids import class_label
+from stylegan2_msp.report.grids import class_labels
 from stylegan2_msp.report.style import BLUE, FAINT, INK, ORANGE, VERMILION, identity_line, new_figure, styled
 
 _MAX_CLASSES = 12
@@ -104,7 +104,7 @@ def levels_figure(results: Results, title: str) -> Figure:
 def classes_figure(found: Evaluation, names: list[str], title: str) -> Figure:
     """One panel per class: mean and 10 to 90 % of the answers at each level of the uniform grid."""
     items, scale = found.items["uniform"], found.scale
-    shown = np.unique(items.classes)[:_MAX_CLASSES]
+    shown, labels = np.unique(items.classes)[:_MAX_CLASSES], class_labels(names)
     columns = min(len(shown), 5)
     lines = -(-len(shown) // columns)
     with styled():
@@ -120,7 +120,7 @@ def classes_figure(found: Evaluation, names: list[str], title: str) -> Figure:
             axes.plot(scale.levels, [v.mean() for v in answers], "o-", color=BLUE, markersize=4, label="mean")
             identity_line(axes, scale.levels[0], scale.levels[-1])
             error = found.results.value("mae", "uniform", cls=int(cls))
-            axes.set_title(f"{class_label(names[cls])}: MAE {error:.3f}", loc="left", fontsize=11.5)
+            axes.set_title(f"{labels[cls]}: MAE {error:.3f}", loc="left", fontsize=11.5)
         figure.supxlabel(f"{title} asked for", fontsize=12.5)
         figure.supylabel(f"{title} answered", fontsize=12.5)
         handles = grid.flat[0].get_legend_handles_labels()

@@ -222,12 +222,13 @@ def draw(
         answers: what the classifier says of them.
         drawn: whether every image has a latent of its own.
     """
-    from stylegan2_msp.report.grids import Caption, class_label, fig3_grid
+    from stylegan2_msp.report.grids import Caption, class_labels, fig3_grid, short_names
 
     if generator.kind == "points":
         return _scatter(items, answers, generator)
     pairs, levels = plan.shown
     measure = generator.measure
+    names, heads = short_names(generator.class_names), class_labels(generator.class_names)
     images, captions = {}, {}
     for r, u in enumerate(levels):
         for c, (seed, cls) in enumerate(pairs):
@@ -235,8 +236,7 @@ def draw(
             images[r, c] = items[request].numpy()
             answer = answers[request]
             if answer is not None:
-                name = generator.class_names[answer.prediction]
-                captions[r, c] = Caption(name, answer.u, cls is None or cls == answer.prediction)
+                captions[r, c] = Caption(names[answer.prediction], answer.u, cls in (None, answer.prediction))
     said = "prediction and probability of the classifier"
     if measure.name != "msp":
         said = f"prediction of the classifier, and its {measure.title}"
@@ -247,7 +247,7 @@ def draw(
         notes.append(f"{len(pairs)} of {len(plan.pairs)} columns shown; {CSV_NAME} has all.")
     if len(levels) < len(plan.levels):
         notes.append(f"{len(levels)} of {len(plan.levels)} rows shown; {CSV_NAME} has all.")
-    columns = [("" if k is None else class_label(generator.class_names[k]) + "\n") + f"seed {s}" for s, k in pairs]
+    columns = [("" if k is None else heads[k] + "\n") + f"seed {s}" for s, k in pairs]
     rows = ["" if u is None else level_label(u, measure) for u in levels]
     return fig3_grid(images, rows, columns, captions, note=" ".join(notes))
 

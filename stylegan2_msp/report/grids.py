@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -21,7 +22,9 @@ _NAME_LENGTH = 9
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands above an image: predicted class, how sure the answer is, and whether it is the class asked for."""
+    """What stands above an image: predicted class (as `short_names` has it), how sure the answer is, and whether it is
+    the class asked for.
+    """
 
     name: str
     probability: float
@@ -31,7 +34,7 @@ class Caption:
         """The text, on two lines where names are long; without a name the probability alone."""
         if not self.name:
             return f"{self.probability:.2f}"
-        return f"{short_name(self.name)}{chr(10) if split else ': '}{self.probability:.2f}"
+        return f"{self.name}{chr(10) if split else ': '}{self.probability:.2f}"
 
 
 def fig3_grid(
@@ -53,7 +56,8 @@ def fig3_grid(
     """
     captions = captions or {}
     split = any(len(c.name) > 2 for c in captions.values())
-    head = (0.56 if split else 0.35) if captions else 0.1  # room above an image, in image widths
+    lines = max((c.lines(split).count("\n") + 1 for c in captions.values()), default=0)
+    head = 0.14 + 0.21 * lines if lines else 0.1  # room above an image, in image widths
     step_x, step_y = 1.1, 1.0 + head
     left = 0.35 + 0.13 * max((len(line) for row in rows for line in row.split("\n")), default=0)
     top = (0.5 if title else 0.1) + 0.32 * max((name.count("\n") + 1 for name in columns if name), default=0)
@@ -95,11 +99,24 @@ def _place(axes: Any, image: npt.NDArray[np.uint8], x: float, y: float, caption:
         axes.text(x + 0.5, y - 0.03, text, ha="center", va="bottom", fontsize=10.5, color=colour, fontweight=weight)
 
 
-def short_name(name: str) -> str:
-    """A class name that fits above an image."""
-    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+def short_names(names: Sequence[str]) -> list[str]:
+    """The names of classes as they fit above an image, long ones on two lines; what differs stays different.
+
+    Of what is too long for two lines the second has the end, or, where that tells too little, the class's number.
+    """
+    cut = [_two_lines(name) for name in names]
+    often = Counter(cut)
+    return [
+        f"{label.splitlines()[0]}\n… ({k})" if label != names[k] and often[label] > 1 else label
+        for k, label in enumerate(cut)
+    ]
 
 
-def class_label(name: str) -> str:
-    """A class's name as a column's label: 'class 3' where it is a bare number or letter."""
-    return f"class {name}" if len(name) <= 2 else short_name(name)
+def _two_lines(name: str) -> str:
+    lines = wrap(name, _NAME_LENGTH) if len(name) > _NAME_LENGTH else [name]
+    return "\n".join(lines if len(lines) < 3 else [lines[0], "…" + name[2 - _NAME_LENGTH :].lstrip()])
+
+
+def class_labels(names: Sequence[str]) -> list[str]:
+    """The names of classes as labels of columns: 'class 3' where one is a bare number or letter."""
+    return [f"class {name}" if len(name) <= 2 else name for name in short_names(names)]

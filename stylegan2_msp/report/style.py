@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
@@ -26,9 +30,25 @@ DPI = 150
 # Low MSP is bright and rare, high MSP dark; plasma without its yellow end, which is lost on white.
 MSP_MAP = LinearSegmentedColormap.from_list("msp", matplotlib.colormaps["plasma_r"](np.linspace(0.2, 0.97, 64)))
 
+# Fonts for names of classes that DejaVu Sans lacks letters of; those that are installed are used, in this order.
+FALLBACKS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Noto Sans SC", "Noto Sans JP",
+    "Noto Sans KR", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
+    "IPAexGothic", "NanumGothic", "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "PingFang SC",
+    "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Bengali",
+    "Noto Sans Tamil", "Noto Sans Thai", "Nirmala UI", "Leelawadee UI",
+)  # fmt: skip
+
+
+def font_families() -> list[str]:
+    """DejaVu Sans, which comes with matplotlib, and the fallbacks that are installed; matplotlib warns of others."""
+    installed = set(fontManager.get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
+
+
 STYLE: Any = {
     "font.size": 12,
-    "font.family": "DejaVu Sans",
+    "font.family": font_families(),
     "axes.titlesize": 13,
     "axes.labelsize": 12.5,
     "axes.edgecolor": INK,
@@ -76,14 +96,27 @@ def figure_format(path: str | Path) -> str:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure by its file's ending; an older file is replaced only by a complete one.
 
+    Letters that no font has come out as boxes, which is said once per process.
+
     Raises:
         UserError: another ending, or the place cannot be written.
     """
     ending = figure_format(path)
     make_folder(Path(path).parent)
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
-    with styled(), replacing(path) as temporary:
+    with warnings.catch_warnings(record=True) as said, styled(), replacing(path) as temporary:
         figure.savefig(temporary, format=ending, metadata=metadata)
+    for warning in said:
+        if str(warning.message).startswith("Glyph ") and "missing from" in str(warning.message):
+            _say_boxes()
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@cache
+def _say_boxes() -> None:
+    cure = f"install one that has, such as Noto Sans CJK, and delete matplotlib's list in {matplotlib.get_cachedir()}"
+    print(f"figures show letters that no font here has as boxes; {cure}", file=sys.stderr, flush=True)
 
 
 def identity_line(axes: Any, low: float, high: float, label: str = "out = in") -> None:

@@ -13,7 +13,7 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.generation import ConditionalGenerator
 from stylegan2_msp.report.generated import Plan, level_label, measure_levels, picture_of
-from stylegan2_msp.report.grids import MAX_COLUMNS, Caption, class_label, fig3_grid
+from stylegan2_msp.report.grids import MAX_COLUMNS, Caption, class_labels, fig3_grid
 from stylegan2_msp.report.points import points_panels
 from stylegan2_msp.report.style import save_figure
 from stylegan2_msp.request import Level
@@ -113,7 +113,8 @@ def save_reals(path: str | Path, archive: Archive, data: npt.NDArray[Any], index
                 if u is not None:
                     captions[r, c] = Caption("", float(u[row]))
     rows = ["" if level is None else level_label(level, measure) for level in levels]
-    heads = [class_label(names[cls]) if classes is not None else "" for cls in shown_classes for _ in range(beside)]
+    labels = class_labels(names)
+    heads = [labels[cls] if classes is not None else "" for cls in shown_classes for _ in range(beside)]
     name = measure.title
     note = f"Real images, of each class those nearest to the row's {name}; above each its own {name}."
     note = note if captions else ""

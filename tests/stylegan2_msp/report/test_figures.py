@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import warnings
+from contextlib import suppress
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.report.curves import fig2b_levels, fig4_in_out, training_curves
 from stylegan2_msp.report.generated import Plan, file_name, level_label, level_text
-from stylegan2_msp.report.grids import Caption, fig3_grid, spread
+from stylegan2_msp.report.grids import Caption, class_labels, fig3_grid, short_names, spread
 from stylegan2_msp.report.points import fig2a_points
-from stylegan2_msp.report.style import new_figure, save_figure
+from stylegan2_msp.report.style import _say_boxes, font_families, new_figure, save_figure
 
 RNG = np.random.default_rng(0)
 U = np.repeat(np.linspace(0.3, 1, 8), 50)
@@ -90,10 +93,57 @@ def test_fig3_places_every_image_with_its_caption(tmp_path):
     assert centres == [[20, 60, 100], [140, 180, 220]]
 
 
-def test_long_names_go_on_two_lines_and_are_shortened():
-    captions = {(0, 0): Caption("wolverine-like", 0.5)}
-    figure = fig3_grid({(0, 0): np.zeros((3, 8, 8), np.uint8)}, ["MSP 1.0"], ["x"], captions)
-    assert "wolverin…\n0.50" in texts(figure)
+def test_long_names_go_on_two_lines_that_tell_them_apart():
+    assert short_names(["cat", "nine char", "Größere Sterne", "Größere Kreise", "wolverine-like"]) == [
+        "cat",
+        "nine char",
+        "Größere\nSterne",
+        "Größere\nKreise",
+        "wolverine\n-like",
+    ]
+    poodles = ["n02113712 miniature poodle", "n02113799 standard poodle"]
+    assert short_names(poodles) == ["n02113712\n…poodle", "n02113799\n…poodle"]
+    alike = [f"a photograph of {k} of the animals" for k in "abc"]
+    assert short_names([*alike, "cat"]) == ["a photogr\n… (0)", "a photogr\n… (1)", "a photogr\n… (2)", "cat"]
+    assert class_labels(["3", "Größere Sterne"]) == ["class 3", "Größere\nSterne"]
+
+
+def test_names_above_images_do_not_reach_the_row_above():
+    names = short_names(["Größere Sterne", "cat"])
+    captions = {(r, c): Caption(names[c], 0.5) for r in range(2) for c in range(2)}
+    images = dict.fromkeys(captions, np.zeros((3, 8, 8), np.uint8))
+    figure = fig3_grid(images, ["MSP 1.0", "MSP 0.7"], ["a", "b"], captions)
+    figure.canvas.draw()
+    above = {text.get_text(): text.get_window_extent() for text in figure.axes[0].texts}["Größere\nSterne\n0.50"]
+    first = figure.axes[0].images[0].get_window_extent()
+    assert above.y1 < first.y0
+
+
+def test_letters_that_no_font_has_are_said_once(tmp_path, capsys):
+    _say_boxes.cache_clear()
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for name in "ab":
+            figure = new_figure(2, 2)
+            figure.suptitle("\U00013000")  # a hieroglyph
+            save_figure(figure, tmp_path / f"{name}.png")
+    said = capsys.readouterr().err
+    assert not given
+    assert said.count("\n") == 1
+    assert "no font here has" in said
+
+
+def test_other_warnings_of_figures_are_still_given(tmp_path, monkeypatch):
+    figure = new_figure(2, 2)
+    monkeypatch.setattr(figure, "savefig", lambda *a, **k: warnings.warn("something else", stacklevel=1))
+    with pytest.warns(UserWarning, match="something else"), suppress(FileNotFoundError):
+        save_figure(figure, tmp_path / "a.png")
+
+
+def test_fonts_for_other_scripts_are_used_where_they_are_installed(monkeypatch):
+    installed = ["Noto Sans Thai", "DejaVu Sans", "Comic Neue", "Noto Sans CJK JP"]
+    monkeypatch.setattr(fontManager, "get_font_names", lambda: installed)
+    assert font_families() == ["DejaVu Sans", "Noto Sans CJK JP", "Noto Sans Thai"]
 
 
 def test_spread_keeps_first_and_last():
