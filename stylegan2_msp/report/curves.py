@@ -82,7 +82,7 @@ def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "",
             axes.set(xlabel="Input confidence (MSP asked for)", ylabel="Output confidence (MSP by the classifier)")
         if title:
             axes.set_title(title, loc="left")
-        axes.set_xlim(low, 1.01 + width / 2)
+        axes.set_xlim(min(low, levels[0] - width / 2 - 0.01), 1.01 + width / 2)
         _legend_below(axes, 3)
     return figure
 
@@ -117,7 +117,9 @@ def _curve(
             [float(r["kimg"]) for r in known], y, dash, color=colour, marker="o", markersize=4, label=f"{split} levels"
         )
         lowest = min([lowest, *y])
-    axes.set_ylim(lowest if limits[0] is None else limits[0], limits[1])
+    low = lowest if limits[0] is None else limits[0]
+    high = axes.get_ylim()[1] if limits[1] is None else limits[1]
+    axes.set_ylim(low - 0.025 * (high - low), high)  # markers at the lower end stay whole
 
 
 def _band(axes: Any, rows: Sequence[LevelFigures]) -> None:

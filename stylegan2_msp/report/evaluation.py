@@ -57,15 +57,15 @@ def calibration_figure(found: Evaluation, title: str) -> Figure:
             _with_band(left, second, VERMILION, "fakes, second classifier", "s")
             reals = [row for row in results.levels("second_mean", "matched", "reals") if row.count > 1]
             _open(left, reals, VERMILION, "reals, second classifier", "s")
-        _heading(left, "Uniform: mean answer at each level", results, "uniform", "equal_width")
-        for name, label, colour, marker in (
-            ("calibration_equal_width", "bins of equal width", BLUE, "o"),
-            ("calibration_equal_mass", "bins of equal mass", ORANGE, "D"),
-        ):
-            rows = results.levels(name, "natural")
+        _heading(left, "Uniform: mean answer at each level", {"": results.value("gap_equal_width", "uniform")})
+        gaps = {}
+        for kind, colour, marker in (("equal width", BLUE, "o"), ("equal mass", ORANGE, "D")):
+            name = kind.replace(" ", "_")
+            rows = results.levels(f"calibration_{name}", "natural")
             if rows:
-                _with_bars(right, rows, colour, label, marker)
-        _heading(right, "Natural: mean answer in bins", results, "natural", "equal_mass")
+                _with_bars(right, rows, colour, f"bins of {kind}", marker)
+                gaps[f" ({kind})"] = results.value(f"gap_{name}", "natural")
+        _heading(right, "Natural: mean answer in bins", gaps)
         for axes in (left, right):
             identity_line(axes, low, found.scale.high)
             axes.set(xlabel=f"{title} asked for")
@@ -135,7 +135,8 @@ def quality_figure(results: Results, title: str) -> Figure:
         for axes, (name, label) in zip(figure.subplots(2, 3, sharex=True).flat, _QUALITY, strict=True):
             _with_bars(axes, results.levels(name, "matched"), BLUE, "fakes", "o", line="-")
             _with_bars(axes, results.levels(name, "matched", "reals"), _REALS, "as many other reals", "s", line=":")
-            axes.set(ylabel=label, ylim=(0, None))
+            top = axes.get_ylim()[1]
+            axes.set(ylabel=label, ylim=(-0.03 * top, 1.04 * top))  # markers at 0 and at the top stay whole
         figure.supxlabel(f"{title} asked for (of reals: their own)", fontsize=12.5)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
@@ -193,6 +194,7 @@ def _with_bars(axes: Any, rows: list[Row], colour: str, label: str, marker: str,
     axes.errorbar(x, y, np.nan_to_num(reach), **look)
 
 
-def _heading(axes: Any, text: str, results: Results, on: str, bins: str) -> None:
-    gap = results.value(f"gap_{bins}", on)
-    axes.set_title(text + ("" if np.isnan(gap) else f"\nweighted gap {gap:.3f}"), loc="left", fontsize=12)
+def _heading(axes: Any, text: str, gaps: dict[str, float]) -> None:
+    """The text, and below it the weighted gaps, each with what it belongs to."""
+    known = ", ".join(f"{gap:.3f}{of}" for of, gap in gaps.items() if not np.isnan(gap))
+    axes.set_title(text + (f"\nweighted gap {known}" if known else ""), loc="left", fontsize=12)

@@ -127,6 +127,24 @@ def test_quality_has_a_panel_per_figure_with_reals_to_compare(found):
     assert {"fakes", "as many other reals"} <= set(texts(figures_of(found)["quality"]))
 
 
+def test_quality_has_room_for_markers_at_its_limits(found):
+    for level in LEVELS:  # each second one at 0, the others at 1
+        found.results.rows[:] = [r for r in found.results.rows if (r.figure, r.level) != ("precision", level)]
+    for k, level in enumerate(LEVELS):
+        found.results.add("precision", k % 2, count=9, on="matched", level=level)
+    low, high = figures_of(found)["quality"].axes[1].get_ylim()
+    assert low < -0.02
+    assert high > 1.02
+
+
+def test_each_calibration_gap_says_what_it_belongs_to(found):
+    for name, gap in (("equal_width", 0.046), ("equal_mass", 0.038)):
+        found.results.add(f"gap_{name}", gap, count=9, on="natural")
+        found.results.add(f"calibration_{name}", 0.5, (0.4, 0.6), count=9, on="natural", level=0.5)
+    right = figures_of(found)["calibration"].axes[1]
+    assert "weighted gap 0.046 (equal width), 0.038 (equal mass)" in right.get_title(loc="left")
+
+
 def test_axes_are_named_after_the_measure(found, tmp_path):
     for name, figure in figures_of(found, Entropy()).items():
         assert not any("MSP" in text for text in texts(figure)), name

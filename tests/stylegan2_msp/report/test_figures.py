@@ -52,6 +52,22 @@ def test_fig2b_has_a_box_per_level():
     assert medians == pytest.approx(np.median(V.reshape(8, 50), axis=1))
 
 
+def test_fig2b_shows_the_outer_boxes_whole():
+    axes = fig2b_levels(U, V + 0.2).axes[0]
+    boxes = [patch.get_path().vertices[:, 0] for patch in axes.patches]
+    assert axes.get_xlim()[0] < min(x.min() for x in boxes)
+    assert max(x.max() for x in boxes) < axes.get_xlim()[1]
+
+
+def test_training_curves_have_room_for_their_lowest_markers():
+    records = [{"kimg": k, "condition/natural_spearman": s} for k, s in ((10, -0.4), (20, 0.5))]
+    axes = training_curves([*records, {"kimg": 30, "condition/natural_class_agreement": 0.0}]).axes
+    half_marker = 2 / 72 / 4.4  # of the figure's height
+    for panel, lowest in ((axes[0], -0.4), (axes[2], 0.0)):
+        low, high = panel.get_ylim()
+        assert lowest - low > half_marker * (high - low)
+
+
 def test_training_curves_skip_ticks_without_a_figure():
     records = [
         {"kimg": 10, "condition/natural_mae": 0.2, "condition/uniform_mae": 0.3, "condition/natural_spearman": None},

@@ -25,6 +25,11 @@ def test_bars_are_the_accuracy_and_the_share_of_each_bin(tmp_path):
         assert [b.get_height() for b in bars.patches] == [row["accuracy"] for row in bins]
         assert [b.get_x() for b in bars.patches] == [row["low"] for row in bins]
         assert sum(b.get_height() for b in shares.patches) == pytest.approx(1)
+        lines = {round(s[0, 0], 9): s[:, 1] for s in bars.collections[0].get_segments()}
+        reach = [np.ptp(lines[round(row["confidence"], 9)]) for row in bins]
+        fewest, most = (pick(range(len(bins)), key=lambda i: bins[i]["count"]) for pick in (min, max))
+        assert reach[fewest] > 2 * reach[most] > 0
+        assert not bars.lines[-1].get_clip_on()  # dots on the frame stay whole
         assert f"ECE {panels[name]['ece']:.3f}" in bars.get_title()
     save_figure(figure, tmp_path / "reliability.png")
     assert (tmp_path / "reliability.png").stat().st_size > 5000
