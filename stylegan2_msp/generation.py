@@ -32,11 +32,13 @@ class Batch:
         requests: N of them.
         items: as `ConditionalGenerator.sample` returns them, [N, ...].
         reached: whether each is what was searched for, bool [N]; None without a search.
+        given: the level that G was given for each, [N]; None where that is the one asked for.
     """
 
     requests: Sequence[Request]
     items: torch.Tensor
-    reached: torch.Tensor | None
+    reached: torch.Tensor | None = None
+    given: torch.Tensor | None = None
 
 
 class ConditionalGenerator(Conditions):
@@ -175,11 +177,11 @@ class ConditionalGenerator(Conditions):
             z, labels = latents(seeds, self.G.z_dim).to(self.device), self.labels(part)
             make = self._maker(z, seeds, truncation_psi, noise_mode)
             if search is None:
-                yield Batch(part, make(torch.arange(len(part), device=self.device), labels, 0), None)
+                yield Batch(part, make(torch.arange(len(part), device=self.device), labels, 0))
             else:
                 assert self.classifier is not None
                 found = search.run(make, labels, self.classifier, z)
-                yield Batch(part, found.items, found.accepted)
+                yield Batch(part, found.items, found.accepted, found.given)
 
     def _maker(self, z: torch.Tensor, seeds: Sequence[int], truncation_psi: float, noise_mode: str) -> Make:
         def make(rows: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:

@@ -59,11 +59,13 @@ class Found:
         items: [N, ...] as ``make`` gives them.
         made: items made for each, int64 [N].
         accepted: whether its answer is near enough, bool [N].
+        given: the level that G was given for it, [N]; None where that is the one asked for.
     """
 
     items: torch.Tensor
     made: torch.Tensor
     accepted: torch.Tensor
+    given: torch.Tensor | None = None
 
 
 @torch.no_grad()
@@ -88,7 +90,7 @@ def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier
     classes = one_hot.argmax(dim=1)
     rows = torch.arange(len(labels), device=labels.device)
     low, high = torch.full_like(wanted, measure.low(K)), torch.full_like(wanted, measure.high(K))
-    given = wanted.clone()
+    given, kept = wanted.clone(), wanted.clone()
     items, made = make(rows, labels, 0), torch.ones_like(rows)
     said = _answers(classifier, items, classes)[1]
     distance = (said - wanted).abs()
@@ -109,7 +111,8 @@ def search_levels(make: Make, labels: torch.Tensor, classifier: FrozenClassifier
         gap = (said[rows] - wanted[rows]).abs()
         nearer = gap < distance[rows]
         items[rows[nearer]], distance[rows[nearer]] = tried[nearer], gap[nearer]
-    return Found(items, made, distance <= within)
+        kept[rows[nearer]] = given[rows[nearer]]
+    return Found(items, made, distance <= within, kept)
 
 
 @torch.no_grad()

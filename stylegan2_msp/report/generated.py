@@ -119,7 +119,8 @@ def write_generated(
 ) -> Written:
     """Generates the plan and writes one PNG per image (points: coordinates in the table), generated.csv and the grid.
 
-    The classifier is asked about the picture as it is written, rounded to bytes.
+    The classifier is asked about the picture as it is written, rounded to bytes. Last in the table stand the class's
+    name and, where levels were searched, the level that G was given.
 
     Raises:
         UserError: a file cannot be written.
@@ -140,31 +141,31 @@ def write_generated(
     for made in track(passes, "generating", len(wanted), generator.kind, step=batch):
         pictures, verdicts = as_written(generator, made.items, made.requests)
         missed += 0 if made.reached is None else int((~made.reached).sum())
-        for request, item, answer in zip(made.requests, pictures, verdicts, strict=True):
-            extra: dict[str, Any] = {}
+        for i, (request, item, answer) in enumerate(zip(made.requests, pictures, verdicts, strict=True)):
+            row = _row(request, answer, *columns)
             if points:
-                extra = {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
+                row |= {"x": f"{float(item[0]):.6f}", "y": f"{float(item[1]):.6f}"}
             else:
-                extra = {"file": file_name(request, generator.num_classes, generator.measure.name)}
-                _write_png(item, folder / extra["file"])
-            rows.append(_row(request, answer, *columns) | extra)
+                row = {"file": file_name(request, generator.num_classes, generator.measure.name)} | row
+                _write_png(item, folder / row["file"])
+            row["class_name"] = "" if request.cls is None else generator.class_names[request.cls]
+            if made.given is not None:
+                row[columns[0].removesuffix("in") + "given"] = f"{float(made.given[i]):.6f}"
+            rows.append(row)
             if answer is not None and request.u is not None:
                 off.append(abs(answer.u - _asked(request)))
             if points or ((request.seed, request.cls), request.u) in shown:
                 kept[request], answers[request] = item, answer
     table = folder / CSV_NAME
-    known = ("seed", "class", columns[0], "prediction", columns[1])
-    fields = (*known, "x", "y") if points else ("file", *known)
     with replacing(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields)
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     if grid is not None:
         from stylegan2_msp.report.style import save_figure  # matplotlib takes long to import
 
         save_figure(draw(generator, plan, kept, answers, search is not None and search.draws is not None), grid)
-    mean_off = sum(off) / len(off) if off else None
-    return Written(len(rows), table, None if grid is None else Path(grid), mean_off, missed)
+    return Written(len(rows), table, Path(grid) if grid else None, sum(off) / len(off) if off else None, missed)
 
 
 def table_columns(measure: Measure) -> tuple[str, str]:
@@ -234,8 +235,7 @@ def draw(
         for c, (seed, cls) in enumerate(pairs):
             request = Request(seed, cls, u)
             images[r, c] = items[request].numpy()
-            answer = answers[request]
-            if answer is not None:
+            if (answer := answers[request]) is not None:
                 captions[r, c] = Caption(names[answer.prediction], answer.u, cls in (None, answer.prediction))
     said = "prediction and probability of the classifier"
     if measure.name != "msp":

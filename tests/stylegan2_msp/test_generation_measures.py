@@ -158,7 +158,7 @@ def test_generate_writes_the_measures_name_everywhere(generate_cli, snapshots, t
     assert (code, err) == (0, "")
     with open(tmp_path / "out" / "generated.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["file", "seed", "class", "uncertainty_in", "prediction", "uncertainty_out"]
+    assert list(rows[0]) == ["file", "seed", "class", "uncertainty_in", "prediction", "uncertainty_out", "class_name"]
     assert [r["uncertainty_in"] for r in rows] == ["0", "0", "0.4", "0.4", "0.8", "0.8"]
     assert rows[2]["file"] == "class1-entropy0.40-seed0000.png"
     assert (tmp_path / "out" / rows[2]["file"]).is_file()
@@ -175,7 +175,7 @@ def test_generate_takes_both_names_for_msp_and_keeps_its_columns(generate_cli, s
         assert code == 0
         tables.append((tmp_path / option.strip("-") / "generated.csv").read_text())
     assert tables[0] == tables[1]
-    assert tables[0].startswith("file,seed,class,msp_in,prediction,msp_out\n")
+    assert tables[0].startswith("file,seed,class,msp_in,prediction,msp_out,class_name\n")
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,10 @@ def labels(levels):
 )
 def test_a_rising_answer_is_met_within_the_distance(levels, power, within):
     world = Answering(lambda t, _: 0.25 + 0.75 * ((t - 0.25).clamp(min=0) / 0.75) ** power)
-    found = search_levels(world.make, labels(levels), world, within).items
+    search = search_levels(world.make, labels(levels), world, within)
+    found = search.items
     assert torch.equal(found[:, 1], torch.arange(len(levels)).float())  # every item stays in its place
+    assert torch.equal(found[:, 0], search.given)
     assert (world.answer_of(found[:, 0], None) - torch.tensor(levels)).abs().max() <= within
 
 
@@ -58,6 +60,7 @@ def test_what_is_near_enough_stays_and_only_the_rest_is_made_again():
     assert found.made.tolist() == [1, 2, 1]
     assert found.accepted.all()
     assert found.items[:, 0].tolist() == pytest.approx([0.5, 0.8, 0.7])  # the second after one step of 0.6 - 0.4
+    assert found.given.tolist() == pytest.approx([0.5, 0.8, 0.7])
     assert world.made == [[0, 1, 2], [1]]
 
 

@@ -79,7 +79,7 @@ def test_rgb_names_range_and_grid_elsewhere(generate_cli, rgb_snapshot, tmp_path
     assert (tmp_path / "g" / "x.pdf").read_bytes()[:4] == b"%PDF"
 
 
-def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generate_cli, grey_snapshot, tmp_path):
+def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generate_cli, grey, grey_snapshot, tmp_path):
     def gaps(outdir: str, *more: str) -> np.ndarray:
         args = (
             "--network",
@@ -105,6 +105,12 @@ def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generat
     assert plain.mean() > 0.05
     assert (searched <= plain + 1e-4).all()
     assert searched.mean() < plain.mean()
+    assert list(table(tmp_path / "plain")[0])[-1] == "class_name"
+    assert [r["class_name"] for r in table(tmp_path / "plain")] == [str(s % 10) for s in range(16)]
+    for row in table(tmp_path / "searched"):
+        assert list(row)[-2:] == ["class_name", "msp_given"]
+        image = grey.sample(int(row["class"]), float(row["msp_given"]), [int(row["seed"])])
+        assert (as_float(tmp_path / "searched" / row["file"]) - image).abs().max() < 1.01 / 127.5
 
 
 def test_draws_writes_what_the_classifier_says_nearer_to_what_was_asked(generate_cli, grey_snapshot, tmp_path):
