@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stylegan2_msp.classifiers.frozen import FrozenClassifier
-from stylegan2_msp.classifiers.load import DataShape, Declared, fit_to, load_classifier, refuse_declared
+from stylegan2_msp.classifiers.load import DataShape, Declared, fit_to, load_classifier, refuse_declared, refuse_weights
 from stylegan2_msp.classifiers.train import RECIPES, to_float, train_classifier
 from stylegan2_msp.classifiers.trial import check_classifier
 from stylegan2_msp.data.archive import open_archive
@@ -184,12 +184,11 @@ def _brought(
     classifier: str, shape: DataShape, weights: str | Path | None, declared: Declared | None
 ) -> FrozenClassifier:
     path = Path(classifier)
+    refuse_weights(weights, classifier)
     if path.suffix == ".zip" or path.is_dir():
         data = open_archive(path).classifier_bytes
         if data is None:
             raise UserError(f"--classifier: {path} holds no classifier; annotate it first, or name another")
-        if weights is not None:
-            raise UserError("--classifier-weights: goes with --classifier package.module:factory only; leave it out")
         refuse_declared(declared, classifier)
         return fit_to(FrozenClassifier.from_bytes(data, classifier), shape, classifier)
     return load_classifier(classifier, shape, declared, weights)
