@@ -23,9 +23,9 @@ from stylegan2_msp.classifiers.load import (
 )
 from stylegan2_msp.classifiers.train import RECIPES, to_float, train_classifier
 from stylegan2_msp.classifiers.trial import check_classifier
-from stylegan2_msp.data.agreement import misfit
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.archive_writer import check_destination, write_archive
+from stylegan2_msp.data.misfit import misfit
 from stylegan2_msp.data.predict import BATCH, predict_all, with_measure
 from stylegan2_msp.data.recalibrate import METHODS, recalibrate, write_calibration
 from stylegan2_msp.data.samples import Annotation, Samples

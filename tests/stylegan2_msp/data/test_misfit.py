@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from stylegan2_msp.classifiers.load import Declared
-from stylegan2_msp.data.agreement import misfit
 from stylegan2_msp.data.annotate import annotate_archive
 from stylegan2_msp.data.archive import open_archive, write_archive
+from stylegan2_msp.data.misfit import misfit
 from stylegan2_msp.data.samples import Samples, default_names
 
 NAMES = ["cat", "cow", "dog", "hen"]
