@@ -56,7 +56,7 @@ class ConditionalGenerator(Conditions):
 
     def sample(
         self,
-        classes: Sequence[int] | int | None = None,
+        classes: Sequence[int | str] | int | str | None = None,
         msp: npt.ArrayLike | None = None,
         seeds: Sequence[int] | int = (0,),
         truncation_psi: float = 1.0,
@@ -71,7 +71,7 @@ class ConditionalGenerator(Conditions):
         """One item per seed.
 
         Args:
-            classes: class of each item, or one for all; by default seed modulo K.
+            classes: class of each item, its number or name, or one for all; by default seed modulo K.
             msp: MSP of each item in [1 / K, 1], or one for all; by default 1. For generators conditioned on MSP.
             seeds: z of an item depends on its seed alone, whatever else is asked.
             truncation_psi: 1 leaves w as it is, less draws it towards the mean of its class and uncertainty.
@@ -102,7 +102,7 @@ class ConditionalGenerator(Conditions):
 
     def requests(
         self,
-        classes: Sequence[int] | int | None,
+        classes: Sequence[int | str] | int | str | None,
         msp: npt.ArrayLike | None,
         seeds: Sequence[int] | int,
         uncertainty: npt.ArrayLike | None = None,
@@ -113,8 +113,8 @@ class ConditionalGenerator(Conditions):
         if classes is None:
             class_list: list[int | None] = [s % self.num_classes if self.takes_class else None for s in seed_list]
         else:
-            one = isinstance(classes, Integral)
-            class_list = [int(classes)] * n if one else [int(k) for k in classes]  # type: ignore[arg-type,union-attr]
+            each = [classes] * n if isinstance(classes, int | Integral | str) else classes
+            class_list = [self.class_number(k) for k in each]
         if msp is not None and uncertainty is not None:
             raise UserError("msp and uncertainty are two names of one thing; give one of them")
         if msp is not None:

@@ -65,7 +65,7 @@ def check_choices(given: dict[str, Any]) -> None:
         "p": (0, 1),
         "target": (0, 1),
         "gamma": (0, None),
-        "kimg": (0, None),
+        "kimg": (0.001, None),
         "snap": (1, None),
         "subset": (1, None),
         "flatten": (0, 1),

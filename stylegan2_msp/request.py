@@ -73,6 +73,18 @@ class Conditions:
                 f"({len(self.class_names)} names); train or copy the snapshot again"
             )
 
+    def class_number(self, cls: int | str) -> int:
+        """The number of a class that is given by its number or its name.
+
+        Raises:
+            UserError: no class has this name.
+        """
+        if not isinstance(cls, str):
+            return int(cls)
+        if cls not in self.class_names:
+            raise UserError(f"class {cls!r}: is none of {', '.join(self.class_names[:10])}; give a name or a number")
+        return self.class_names.index(cls)
+
     def check_class(self, cls: int) -> None:
         """Raises `UserError` unless ``cls`` is a class of this generator."""
         if not self.takes_class:

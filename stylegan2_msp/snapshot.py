@@ -148,18 +148,18 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
                 )
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        if _starts_as_pickle(path):
+        with open(path, "rb") as file:
+            start = file.read(4)  # of what is no safetensors file: those begin with any byte
+        if start == b"PK\x03\x04":
+            raise UserError(
+                f"{path}: is a zip, so data or a pickle; give a network-snapshot-*.safetensors (pickles are never "
+                "loaded, see `stylegan2-msp import`)"
+            ) from error
+        if start[:1] == b"\x80":
             raise UserError(
                 f"{path}: is a pickle, which can run code and is never loaded; see `stylegan2-msp import`"
             ) from error
         raise UserError(f"{path}: cannot be read as safetensors ({_first_line(error)}); it may be truncated") from error
-
-
-def _starts_as_pickle(path: Path) -> bool:
-    """Asked only of what is no safetensors file: those begin with any byte, the low one of their header's length."""
-    with open(path, "rb") as file:
-        start = file.read(4)
-    return start[:1] == b"\x80" or start == b"PK\x03\x04"
 
 
 def newest_snapshot(folder: str | Path) -> Path:

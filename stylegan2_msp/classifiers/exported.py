@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from stylegan2_msp.classifiers.foreign import SAVE_PROGRAM, refuse_foreign
 from stylegan2_msp.classifiers.operators import IGNORED
 from stylegan2_msp.classifiers.program import DTYPES
 from stylegan2_msp.errors import UserError
@@ -58,6 +59,7 @@ def read_exported(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, t
 
 def _read_members(data: bytes, source: str) -> dict[str, bytes]:
     """Every member under its name without the root folder; stored members only, so that none can blow up."""
+    refuse_foreign(data, source)
     members: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -72,7 +74,7 @@ def _read_members(data: bytes, source: str) -> dict[str, bytes]:
                     raise UserError(f"{source}: member {info.filename!r} is compressed; torch.export.save stores them")
                 members[name] = archive.read(info)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
-        raise UserError(f"{source}: not a .pt2 file of torch.export.save, or truncated; export it again") from None
+        raise UserError(f"{source}: not a .pt2 file, or truncated; export it again: {SAVE_PROGRAM}") from None
     if _OLD_GRAPH not in members and _NEW_GRAPH not in members:
         raise UserError(f"{source}: a zip, but no program of torch.export.save is in it; export the model again")
     return members

@@ -13,6 +13,7 @@ from torch import nn
 
 from stylegan2_msp.classifiers.builtin import build_builtin
 from stylegan2_msp.classifiers.dropout import dropout_masks
+from stylegan2_msp.classifiers.foreign import SAVE_PROGRAM, refuse_foreign
 from stylegan2_msp.classifiers.program import Program
 from stylegan2_msp.classifiers.recalibration import Recalibration, make_recalibration
 from stylegan2_msp.classifiers.spec import ClassifierSpec
@@ -260,7 +261,11 @@ def _read_spec(data: bytes, source: str) -> str:
         if metadata["format"] != FILE_FORMAT or not isinstance(metadata["spec"], str):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{source}: not a classifier's file (or truncated); make it with `annotate`") from None
+        refuse_foreign(data, source)
+        raise UserError(
+            f"{source}: not a classifier's file of this project, or truncated; copy it again, or bring a program: "
+            f"{SAVE_PROGRAM}"
+        ) from None
     if metadata.get("version") != FILE_VERSION:
         raise UserError(f"{source}: classifier file version {metadata.get('version')!r}, known is {FILE_VERSION}")
     return metadata["spec"]

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from stylegan2_msp.classifiers.exported import read_exported
+from stylegan2_msp.classifiers.foreign import SAVE_WEIGHTS, STATE_DICT, kind_of_file
 from stylegan2_msp.classifiers.frozen import FrozenClassifier
 from stylegan2_msp.classifiers.program import Program
 from stylegan2_msp.classifiers.spec import ClassifierSpec
@@ -72,12 +73,12 @@ def load_classifier(
         UserError: it cannot be found, read, imported or exported, or is for other data.
     """
     path = Path(argument)
-    if weights is not None and not _FACTORY.fullmatch(argument):
-        raise UserError("--classifier-weights: goes with --classifier package.module:factory only; leave it out")
+    refuse_weights(weights, argument)
     if path.suffix == ".safetensors":
+        found = FrozenClassifier.from_bytes(read_file(path, "--classifier"), argument)
         refuse_declared(declared, argument)
-        return fit_to(FrozenClassifier.from_bytes(read_file(path, "--classifier"), argument), shape, argument)
-    if _FACTORY.fullmatch(argument) and not path.exists():
+        return fit_to(found, shape, argument)
+    if is_factory(argument):
         module = _from_factory(argument, weights)
         spec = _declared_spec(shape, declared or Declared())
         return _from_program(_export(module, spec, argument), spec, argument)
@@ -87,6 +88,11 @@ def load_classifier(
         f"--classifier: {argument!r} is no such file; give 'train', a .pt2 or .safetensors file, an annotated archive, "
         "or package.module:factory"
     )
+
+
+def is_factory(argument: str) -> bool:
+    """Whether ``argument`` names a function of the user's, 'package.module:factory', and no file."""
+    return _FACTORY.fullmatch(argument) is not None and not Path(argument).exists()
 
 
 def fit_to(classifier: FrozenClassifier, shape: DataShape, source: str) -> FrozenClassifier:
@@ -104,6 +110,12 @@ def refuse_declared(declared: Declared | None, source: str) -> None:
         raise UserError(
             f"--classifier: {source} knows its input and output; leave out --input-... and --classifier-output"
         )
+
+
+def refuse_weights(weights: str | Path | None, argument: str) -> None:
+    """Raises `UserError` where weights are given for anything but a factory."""
+    if weights is not None and not is_factory(argument):
+        raise UserError("--classifier-weights: goes with --classifier package.module:factory only; leave it out")
 
 
 def read_file(path: Path, option: str) -> bytes:
@@ -174,12 +186,22 @@ def _from_factory(argument: str, weights: str | Path | None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UserError(f"--classifier: {argument} returned a {type(model).__name__}, expected a torch.nn.Module")
     if weights is not None:
-        data = read_file(Path(weights), "--classifier-weights")
+        state = _read_state(Path(weights))
         try:
-            model.load_state_dict(safetensors.torch.load(data))
+            model.load_state_dict(state)
         except Exception as error:
             raise UserError(f"--classifier-weights: {weights} does not fit {argument} ({_line(error)})") from error
     return model.eval().requires_grad_(False).float().cpu()
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    data = read_file(path, "--classifier-weights")
+    kind = kind_of_file(data)
+    try:
+        return safetensors.torch.load(data)
+    except Exception:
+        found = "no safetensors file, or truncated" if kind in (None, STATE_DICT) else kind
+        raise UserError(f"--classifier-weights: {path} is {found}; write it with {SAVE_WEIGHTS}") from None
 
 
 @contextmanager

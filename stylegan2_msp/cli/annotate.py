@@ -68,7 +68,11 @@ def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "torch.export, a .safetensors file of this project, or an annotated archive, whose classifier is used again. "
     "MODULE:FACTORY: a function that returns a torch module.",
 )
-@click.option("--classifier-weights", metavar="PATH", help="Safetensors state dict for MODULE:FACTORY.")
+@click.option(
+    "--classifier-weights",
+    metavar="PATH",
+    help="Safetensors state dict for MODULE:FACTORY.  [default: the weights that it makes]",
+)
 @click.option("--classifier-output", type=click.Choice(["logits", "probs"]), help="What it returns.  [default: logits]")
 @click.option(
     "--dest", type=click.Path(path_type=Path), help="Where to write.  [default: --data is replaced, in one step]"
@@ -102,6 +106,10 @@ def annotate(
     **given: Any,
 ) -> None:
     """Adds a classifier's uncertainty to every label of an archive, and the classifier itself.
+
+    A classifier's output k must be the k-th class of the archive: the classes of `dataset folder` are sorted by name
+    (numbers by value) and listed, in order, when the archive is made. Outputs that seem to be in another order, or an
+    accuracy about that of chance, give a warning. How to bring a classifier: docs/own-classifier.md.
 
     The archive then is what `train --cond-msp=1` wants: labels [class one-hot, uncertainty], every class probability,
     the classifier and its sha256. An archive that was annotated before is annotated anew. With --recalibrate, ECE, NLL

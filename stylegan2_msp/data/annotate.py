@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,20 @@ import numpy as np
 import torch
 
 from stylegan2_msp.classifiers.frozen import FrozenClassifier
-from stylegan2_msp.classifiers.load import DataShape, Declared, fit_to, load_classifier, refuse_declared
+from stylegan2_msp.classifiers.load import (
+    DataShape,
+    Declared,
+    fit_to,
+    is_factory,
+    load_classifier,
+    refuse_declared,
+    refuse_weights,
+)
 from stylegan2_msp.classifiers.train import RECIPES, to_float, train_classifier
 from stylegan2_msp.classifiers.trial import check_classifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.archive_writer import check_destination, write_archive
+from stylegan2_msp.data.misfit import misfit
 from stylegan2_msp.data.predict import BATCH, predict_all, with_measure
 from stylegan2_msp.data.recalibrate import METHODS, recalibrate, write_calibration
 from stylegan2_msp.data.samples import Annotation, Samples
@@ -79,7 +89,10 @@ def annotate_samples(
         found = with_measure(found, samples, uncertainty or found.measure.name, batch)
     probs, u = predict_all(found, samples, batch)
     note = Annotation(u, probs, found.to_bytes(), found.measure.name)
+    if weights is None and is_factory(classifier):
+        print(f"classifier: {classifier} without --classifier-weights, so with the weights that it makes", flush=True)
     print("\n".join(_report(found, samples, probs, u)), flush=True)
+    _warn(samples, probs, trained=classifier == "train")
     if beside is not None and recalibration is not None:
         for path in write_calibration(beside, found):
             print(f"{path}: written", flush=True)
@@ -184,12 +197,11 @@ def _brought(
     classifier: str, shape: DataShape, weights: str | Path | None, declared: Declared | None
 ) -> FrozenClassifier:
     path = Path(classifier)
+    refuse_weights(weights, classifier)
     if path.suffix == ".zip" or path.is_dir():
         data = open_archive(path).classifier_bytes
         if data is None:
             raise UserError(f"--classifier: {path} holds no classifier; annotate it first, or name another")
-        if weights is not None:
-            raise UserError("--classifier-weights: goes with --classifier package.module:factory only; leave it out")
         refuse_declared(declared, classifier)
         return fit_to(FrozenClassifier.from_bytes(data, classifier), shape, classifier)
     return load_classifier(classifier, shape, declared, weights)
@@ -224,6 +236,15 @@ def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u
         f"these {len(samples)} {samples.kind}: accuracy {100 * right:.1f} %; {measure.title} quantiles {shown}"
     )
     return lines
+
+
+def _warn(samples: Samples, probs: np.ndarray, trained: bool) -> None:
+    """A line on standard error where the classifier plainly does not fit the labels."""
+    assert samples.classes is not None
+    names = samples.class_names or [str(index) for index in range(probs.shape[1])]
+    line = misfit(probs.argmax(axis=1), samples.classes, names, trained)
+    if line is not None:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def _like_mnist(samples: Samples) -> bool:

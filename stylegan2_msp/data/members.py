@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stylegan2_msp.data.zip_directory import ZipDirectory, read_directory
+from stylegan2_msp.data.zip_directory import UTF8, ZipDirectory, read_directory
 from stylegan2_msp.errors import UserError
 
 Reader = Callable[[str, int], bytes]
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-_STORED, _DEFLATED, _ENCRYPTED, _UTF8 = 0, 8, 0x1, 0x800
+_STORED, _DEFLATED, _ENCRYPTED = 0, 8, 0x1
 
 
 class Members:
@@ -105,7 +105,7 @@ class Members:
         self._bounded(name, size, limit)
         self._bounded(name, packed, limit + limit // 100 + 1000)
         try:
-            stored = name.encode("utf-8" if flags & _UTF8 else "cp437")
+            stored = name.encode("utf-8" if flags & UTF8 else "cp437")
             data = _packed_bytes(file, stored, offset, packed)
             if method == _DEFLATED:
                 data = zlib.decompressobj(-15).decompress(data, size + 1)

@@ -22,8 +22,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image; what macOS puts beside each in a zip (._NAME) does not."""
-    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith("._")
+    """Whether a file of this name counts as an image; hidden ones (._NAME of macOS, .ipynb_checkpoints/...) do not."""
+    return name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
 
 
 def open_image(data: bytes, where: str) -> Image.Image:

@@ -27,6 +27,7 @@ _ENTRY = np.dtype(
     }
 )
 _SIGNATURE = 0x02014B50
+UTF8 = 0x800  # among the flags
 _WIDE = 0xFFFFFFFF  # a field that did not fit in 32 bits
 ROW = np.dtype([("flags", "u2"), ("method", "u2"), ("crc", "u4"), ("packed", "i8"), ("size", "i8"), ("offset", "i8")])
 
@@ -35,9 +36,12 @@ ROW = np.dtype([("flags", "u2"), ("method", "u2"), ("crc", "u4"), ("packed", "i8
 class ZipDirectory:
     """Members of a zip in the order of their names.
 
+    Names that are valid UTF-8 are read as that, whether or not a flag says so: Info-ZIP's `zip` and macOS leave it out.
+
     Attributes:
         names: as stored (forward slashes), sorted; duplicates stand side by side.
-        rows: structured [N] of type `ROW`; ``offset`` is where the member's local header begins in the file.
+        rows: structured [N] of type `ROW`; ``offset`` is where the member's local header begins in the file, and the
+            flag `UTF8` says that a name beyond ASCII was read as UTF-8, not as cp437.
     """
 
     names: list[str]
@@ -56,8 +60,9 @@ def read_directory(file: BinaryIO) -> ZipDirectory:
     block = file.read(size)
     if len(block) != size:
         raise ValueError("its directory ends early")
-    places, names = _walk(block)
+    places, names, unflagged = _walk(block)
     rows = _rows(block, places, names)
+    rows["flags"][unflagged] |= UTF8
     rows["offset"] += shift
     if len(rows) and (rows["offset"].min() < 0 or rows["offset"].max() >= start):
         raise ValueError("its directory points outside the file")
@@ -102,10 +107,11 @@ def _find_wide(file: BinaryIO, end: int) -> tuple[int, int, int] | None:
     return fields[8], fields[9], end
 
 
-def _walk(block: bytes) -> tuple[list[int], list[str]]:
-    """Start of every entry and its name."""
+def _walk(block: bytes) -> tuple[list[int], list[str], list[int]]:
+    """Start of every entry and its name; and the rows whose names are UTF-8 beyond ASCII without the flag for it."""
     places: list[int] = []
     names: list[str] = []
+    unflagged: list[int] = []
     lengths, fixed, last = _LENGTHS.unpack_from, _ENTRY.itemsize, len(block)
     place = 0
     while place < last:
@@ -113,12 +119,19 @@ def _walk(block: bytes) -> tuple[list[int], list[str]]:
             raise ValueError("its directory ends early")
         of_name, of_extra, of_comment = lengths(block, place + 28)
         name = block[place + fixed : place + fixed + of_name]
-        names.append(name.decode() if block[place + 9] & 0x08 or name.isascii() else name.decode("cp437"))
+        if block[place + 9] & UTF8 >> 8 or name.isascii():
+            names.append(name.decode())
+        else:
+            try:
+                names.append(name.decode())
+                unflagged.append(len(places))
+            except UnicodeDecodeError:
+                names.append(name.decode("cp437"))
         places.append(place)
         place += fixed + of_name + of_extra + of_comment
     if place != last:
         raise ValueError("its directory ends early")
-    return places, names
+    return places, names, unflagged
 
 
 def _rows(block: bytes, places: list[int], names: list[str]) -> np.ndarray:

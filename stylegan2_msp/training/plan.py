@@ -72,6 +72,8 @@ def prepare(
     if given.get("data") is None:
         if saved is None:
             raise UserError("--data: which archive? Give --data X.zip (made by `dataset`), or --resume a run")
+        if not Path(saved.data).exists():
+            raise UserError(f"--data: {state} was trained on {saved.data}, which is not here; give --data X.zip")
         given = {**given, "data": saved.data}
     archive = _annotated(given, device)
     if archive.annotated and classifier_of(archive) is None:
@@ -87,6 +89,11 @@ def prepare(
     given = {**given, "data": str(archive.path)}
     transfer = Path(resume) if snapshot and resume else None
     if saved is not None and state is not None and saved.data_sha256 != archive.content_sha256:
+        if resume == "auto":
+            raise UserError(
+                f"--resume auto: the newest run, {state.parent}, was trained on other data than {archive.path}; "
+                f"name it (--resume {state.parent}) to start a new run from its weights"
+            )
         print(
             f"{archive.path} is other data than {state} was trained on: a new run starts from its weights.", flush=True
         )
@@ -98,6 +105,9 @@ def prepare(
         folder = _run_folder(outdir, archive, config, dry_run)
         plan = Plan(config, folder, device, machine, weights=transfer)
     print(json.dumps({k: v for k, v in plan.config.to_dict().items() if k != "given"}, indent=1), flush=True)
+    if plan.config.condition == "none" and given.get("cond") is None and archive.num_classes and not archive.annotated:
+        advice = "annotate it, or give --classifier, to train on class and MSP"
+        print(f"{archive.path} has no MSP: training without any condition; {advice}.", flush=True)
     if dry_run:
         print(f"Dry run; would train in {plan.folder}.")
         return None

@@ -35,6 +35,16 @@ def test_importing_the_package_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_classes_by_name(grey_snapshot):
+    grey = load_generator(grey_snapshot)
+    grey.class_names = ["round", "very round", *grey.class_names[2:]]
+    by_number = grey.sample(classes=[1, 0], msp=0.7, seeds=[0, 1])
+    assert torch.equal(grey.sample(classes=["very round", "round"], msp=0.7, seeds=[0, 1]), by_number)
+    assert torch.equal(grey.sample(classes="very round", seeds=[0, 1]), grey.sample(classes=1, seeds=[0, 1]))
+    with pytest.raises(UserError, match="class 'square': is none of round, very round"):
+        grey.sample(classes="square")
+
+
 def test_a_run_folder_stands_for_its_newest_snapshot(grey_snapshot):
     by_file = load_generator(grey_snapshot).sample(seeds=[5])
     by_folder = load_generator(grey_snapshot.parent).sample(seeds=[5])

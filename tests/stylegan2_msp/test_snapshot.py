@@ -36,7 +36,7 @@ def test_pickles_are_named_as_such(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is a pickle, which can run code and is never loaded"):
             load_snapshot(path)
     torch.save({"G": torch.ones(3)}, path)
-    with pytest.raises(UserError, match="is a pickle, which can run code and is never loaded"):
+    with pytest.raises(UserError, match=r"is a zip, so data or a pickle; give a network-snapshot-\*.safetensors"):
         load_snapshot(path)
 
 

@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -214,3 +215,46 @@ def test_random_answers_and_changing_buffers_are_found() -> None:
         check_classifier(FrozenClassifier(spec, Restless(1.0)), x, "it")
     with pytest.raises(UserError, match="changes itself"):
         check_classifier(FrozenClassifier(spec, Restless(0.0)), x, "it")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript and its ONNX export, which people still have
+def test_other_files_are_named_with_the_way_out_and_never_unpickled(module: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    torch.save(net, module / "whole.pth")
+    torch.save(net.state_dict(), module / "state.pt")
+    torch.save(Trap(module / "sprung"), module / "trap.pt", _use_new_zipfile_serialization=False)
+    torch.jit.script(net).save(module / "script.pt")
+    torch.onnx.export(net, (torch.zeros(2, 1, 8, 8),), module / "net.onnx", dynamo=False)
+    safetensors.torch.save_file(net.state_dict(), module / "weights.safetensors")
+    for name, kind in (
+        ("whole.pth", "pickle of torch.save"),
+        ("state.pt", "pickle of torch.save"),
+        ("trap.pt", "pickle"),
+        ("script.pt", "TorchScript"),
+        ("net.onnx", "ONNX"),
+        ("weights.safetensors", r"state dict \(safetensors\) without its network"),
+    ):
+        ways = r".*--classifier-weights .*safetensors.* torch\.export\.save\(torch\.export\.export\(model\.eval"
+        with pytest.raises(UserError, match=f"^{name}: is an? {kind}{ways}") as error:
+            load_classifier(name, SHAPE, Declared(mean=(0.5,)))
+        assert "\n" not in str(error.value)
+    for name in ("whole.pth", "state.pt", "trap.pt", "script.pt"):
+        with pytest.raises(UserError, match=rf"{name} is a .*; write it with safetensors\.torch\.save_file\("):
+            load_classifier("my_nets:plain", SHAPE, weights=name)
+    assert not (module / "sprung").exists()
+
+
+def test_a_snapshot_is_not_called_a_state_dict(module: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(1)}, module / "s.safetensors", {"format": "stylegan2-msp snapshot"})
+    with pytest.raises(UserError, match="not a classifier's file of this project"):
+        load_classifier("s.safetensors", SHAPE)
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)

@@ -341,14 +341,14 @@ def test_only_one_image_tensor_and_one_output() -> None:
 
 def test_other_files_are_one_line(pt2: bytes) -> None:
     members = members_of(pt2)
-    scripted = io.BytesIO()
-    torch.save(small().state_dict(), scripted)
+    saved = io.BytesIO()
+    torch.save(small().state_dict(), saved)
     cases = {
-        "not a .pt2": [b"", b"hello", pt2[: len(pt2) // 2], pickle.dumps([1])],
+        "not a .pt2": [b"", b"hello", pt2[: len(pt2) // 2]],
+        "is a pickle": [saved.getvalue(), pickle.dumps([1])],
         "unexpected member": [
             packed({**members, "archive/data/aotinductor/model/x.so": b"ELF"}),
             packed({**members, "archive/../../evil": b""}),
-            scripted.getvalue(),
         ],
         "compressed": [packed(members, zipfile.ZIP_DEFLATED)],
         "no program": [packed({"archive/archive_format": b"pt2"})],

@@ -174,7 +174,7 @@ def failing(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "four": ("four.safetensors", "4 classes, the data has 1x8x8 images of 3"),
         "cut": ("cut.safetensors", "damaged"),
         "cut.pt2": ("cut.pt2", "truncated"),
-        "weights": ("weights.safetensors", "not a classifier's file"),
+        "weights": ("weights.safetensors", "a state dict .* without its network"),
         "absent": ("absent.pt2", "cannot be read"),
     }
 

@@ -6,12 +6,14 @@ import io
 import struct
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylegan2_msp.data.zip_directory import read_directory
+from stylegan2_msp.data.members import Members
+from stylegan2_msp.data.zip_directory import UTF8, read_directory
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=12)
 
@@ -54,6 +56,36 @@ def make(files: dict[str, bytes], before: bytes = b"", comment: bytes = b"", wid
 def test_the_same_as_zipfile(files: dict[str, bytes], before: bytes, comment: bytes, wide: bool) -> None:
     data = make(files, before, comment.replace(b"PK", b""), wide)
     assert found(data) == by_zipfile(data)
+
+
+def without_flag(data: bytes, name: bytes) -> bytes:
+    """The zip as `zip -r` of Info-ZIP writes it: the bytes of the name, no flag for UTF-8."""
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = data.index(signature)
+        while name not in data[place : place + 46 + len(name)]:
+            place = data.index(signature, place + 4)
+        (before,) = struct.unpack_from("<H", data, place + flags)
+        data = data[: place + flags] + struct.pack("<H", before & ~UTF8) + data[place + flags + 2 :]
+    return data
+
+
+def test_names_in_utf_8_need_no_flag(tmp_path: Path) -> None:
+    data = without_flag(make({"a.txt": b"1", "Größe/三角形.txt": b"2"}), "Größe/三角形.txt".encode())
+    assert "Größe/三角形.txt" not in [row[0] for row in by_zipfile(data)]  # zipfile reads cp437
+    (tmp_path / "x.zip").write_bytes(data)
+    members = Members(tmp_path / "x.zip")
+    assert members.names == ["Größe/三角形.txt", "a.txt"]
+    with members.reading() as read:
+        assert [read(name, 10) for name in members.names] == [b"2", b"1"]
+
+
+def test_names_in_cp437_are_read_as_before(tmp_path: Path) -> None:
+    data = make({"Groesse.txt": b"2"}).replace(b"Groesse.txt", b"Gr\x94\xe1er1.txt")
+    (tmp_path / "x.zip").write_bytes(data)
+    members = Members(tmp_path / "x.zip")
+    assert members.names == ["Größer1.txt"] == [row[0] for row in by_zipfile(data)]
+    with members.reading() as read:
+        assert read("Größer1.txt", 10) == b"2"
 
 
 def test_more_members_than_16_bits_count() -> None:

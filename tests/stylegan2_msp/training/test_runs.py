@@ -231,10 +231,42 @@ def test_an_msp_without_a_classifier_trains_the_plain_way(digits_archive, tmp_pa
         start(options(data, consistency=2.0), tmp_path / "runs", None, CPU)
 
 
+def test_labels_without_an_msp_train_nothing_in_silence(digits_archive, tmp_path, capsys):
+    labelled = replace(open_archive(digits_archive).load(), annotation=None)
+    data = write_archive(tmp_path / "x.zip", labelled, progress=False)
+    for chosen, told in (({}, True), ({"cond": True}, False)):
+        assert start({"data": str(data), **chosen}, tmp_path / "runs", None, CPU, dry_run=True) == 0
+        assert ("has no MSP: training without any condition; annotate it" in capsys.readouterr().out) == told
+
+
+def test_auto_does_not_go_on_with_other_data(digits_archive, tmp_path):
+    """The newest run may have nothing to do with the archive; its name says that it is meant."""
+    start(options(digits_archive), tmp_path / "runs", None, CPU)
+    run = only_run(tmp_path / "runs")
+    moved = tmp_path / "moved.zip"
+    digits = open_archive(digits_archive).load()
+    write_archive(moved, replace(digits, data=255 - digits.data), progress=False)
+    with pytest.raises(UserError, match=rf"was trained on other data than .*moved.zip; name it \(--resume {run}\)"):
+        start(options(moved), tmp_path / "runs", "auto", CPU)
+    assert only_run(tmp_path / "runs") == run
+    assert start(options(moved, kimg=0.008), tmp_path / "runs", str(run), CPU) == 0
+
+
+def test_a_run_whose_data_are_gone_asks_for_them(digits_archive, tmp_path):
+    data = tmp_path / "x.zip"
+    data.write_bytes(digits_archive.read_bytes())
+    start(options(data), tmp_path / "runs", None, CPU)
+    moved = data.rename(tmp_path / "moved.zip")
+    with pytest.raises(UserError, match=r"--data: .* was trained on .*x.zip, which is not here; give --data X.zip"):
+        start({"kimg": 0.12}, tmp_path / "runs", "auto", CPU)
+    assert start({"kimg": 0.12, "data": str(moved)}, tmp_path / "runs", "auto", CPU) == 0
+
+
 def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
     start(options(digits_archive), tmp_path / "a", None, CPU)
     snapshot = only_run(tmp_path / "a") / "network-snapshot-000000.safetensors"
-    start(options(digits_archive, kimg=0.0), tmp_path / "b", str(snapshot), CPU)  # no step at all
+    with pytest.raises(UserError, match=r"--kimg: must be at least 0\.001, found 0"):
+        start(options(digits_archive, kimg=0.0), tmp_path / "b", str(snapshot), CPU)
     start(options(digits_archive, kimg=0.008, snap=1), tmp_path / "b", str(snapshot), CPU)
     run = sorted((tmp_path / "b").iterdir())[-1]
     before, after = load_snapshot(snapshot).G, load_snapshot(run / "network-snapshot-000000.safetensors").G

@@ -35,6 +35,15 @@ def test_class_per_sub_folder(tmp_path: Path) -> None:
     assert samples.split is None
 
 
+def test_hidden_files_and_folders_are_no_data(tmp_path: Path) -> None:
+    pets(tmp_path)
+    for hidden in (".ipynb_checkpoints/x.png", "dog/.thumbs/x.png", "cat/._0.png", "__MACOSX/dog/._0.png"):
+        save(tmp_path / hidden)
+    samples = folder(tmp_path)
+    assert samples.class_names == ["cat", "dog"]
+    assert len(samples.data) == 10
+
+
 def test_numbered_folders_keep_their_order(tmp_path: Path) -> None:
     for k in (0, 2, 10):
         save(tmp_path / str(k) / "a.png")
