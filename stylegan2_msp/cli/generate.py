@@ -96,6 +96,9 @@ def generate(
     done = write_generated(generator, plan, outdir, grid_path, psi, noise_mode, batch, search)
     shown = f", {done.grid}" if done.grid else ""
     click.echo(f"{done.count} {generator.kind} in {outdir}: {done.table}{shown}")
+    older = len(list(Path(outdir).glob("*seed[0-9]*.png"))) - done.count if generator.kind == "images" else 0
+    if older > 0:
+        click.echo(f"{outdir} also holds {older} images of earlier calls, which {done.table.name} does not list")
     if done.off is not None:
         far = search is None and done.off > 0.05
         hint = " (--within 0.05 comes nearer, with --draws 40 by other latents)" if far else ""

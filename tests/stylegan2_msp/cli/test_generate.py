@@ -145,6 +145,14 @@ def test_steady_draws_keep_their_level_when_the_picture_is_shifted(generate_cli,
     assert worse["steady"].mean() < worse["drawn"].mean()
 
 
+def test_pictures_of_earlier_calls_are_counted(generate_cli, grey_snapshot, tmp_path):
+    said = [
+        generate_cli("--network", grey_snapshot, "--msp", "0.7", "--seeds", seeds)[1] for seeds in ("0-2", "0-3", "2")
+    ]
+    assert ["also holds" in text for text in said] == [False, False, True]
+    assert "out also holds 3 images of earlier calls, which generated.csv does not list" in said[2]
+
+
 def test_no_grid(generate_cli, grey_snapshot, tmp_path):
     assert generate_cli("--network", grey_snapshot, "--seeds", "1", "--grid", "off")[0] == 0
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".png", ".csv"}
