@@ -17,7 +17,7 @@ from stylegan2_msp.report.style import FAINT, INK, VERMILION, new_figure, styled
 MAX_COLUMNS = 20
 MAX_ROWS = 12
 _CELL = 0.85  # inches that an image is wide
-_NAME_LENGTH = 9
+_NAME_LENGTH = 10
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,14 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def _two_lines(name: str) -> str:
-    lines = wrap(name, _NAME_LENGTH) if len(name) > _NAME_LENGTH else [name]
-    return "\n".join(lines if len(lines) < 3 else [lines[0], "…" + name[2 - _NAME_LENGTH :].lstrip()])
+    lines = wrap(" ".join(map(_halved, name.split())), _NAME_LENGTH) if len(name) > _NAME_LENGTH else [name]
+    return "\n".join(lines if len(lines) < 3 else [lines[0], "…" + name[3 - _NAME_LENGTH :].lstrip()])
+
+
+def _halved(word: str) -> str:
+    """With a hyphen in its middle where it is too long for a line and has none."""
+    middle = (len(word) + 1) // 2
+    return f"{word[:middle]}-{word[middle:]}" if len(word) > _NAME_LENGTH and "-" not in word else word
 
 
 def class_labels(names: Sequence[str]) -> list[str]:

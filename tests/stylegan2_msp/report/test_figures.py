@@ -110,12 +110,16 @@ def test_fig3_places_every_image_with_its_caption(tmp_path):
 
 
 def test_long_names_go_on_two_lines_that_tell_them_apart():
-    assert short_names(["cat", "nine char", "Größere Sterne", "Größere Kreise", "wolverine-like"]) == [
+    assert short_names(
+        ["cat", "nine char", "Größere Sterne", "Größere Kreise", "wolverine-like", "automobile", "hummingbirds"]
+    ) == [
         "cat",
         "nine char",
         "Größere\nSterne",
         "Größere\nKreise",
-        "wolverine\n-like",
+        "wolverine-\nlike",
+        "automobile",
+        "hummin-\ngbirds",
     ]
     poodles = ["n02113712 miniature poodle", "n02113799 standard poodle"]
     assert short_names(poodles) == ["n02113712\n…poodle", "n02113799\n…poodle"]
