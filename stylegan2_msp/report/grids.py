@@ -107,7 +107,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     cut = [_two_lines(name) for name in names]
     often = Counter(cut)
     return [
-        f"{label.splitlines()[0]}\n… ({k})" if label != names[k] and often[label] > 1 else label
+        f"{names[k][:_NAME_LENGTH].rstrip()}\n… ({k})" if label != names[k] and often[label] > 1 else label
         for k, label in enumerate(cut)
     ]
 

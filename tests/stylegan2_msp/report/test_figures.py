@@ -124,7 +124,7 @@ def test_long_names_go_on_two_lines_that_tell_them_apart():
     poodles = ["n02113712 miniature poodle", "n02113799 standard poodle"]
     assert short_names(poodles) == ["n02113712\n…poodle", "n02113799\n…poodle"]
     alike = [f"a photograph of {k} of the animals" for k in "abc"]
-    assert short_names([*alike, "cat"]) == ["a photogr\n… (0)", "a photogr\n… (1)", "a photogr\n… (2)", "cat"]
+    assert short_names([*alike, "cat"]) == ["a photogra\n… (0)", "a photogra\n… (1)", "a photogra\n… (2)", "cat"]
     assert class_labels(["3", "Größere Sterne"]) == ["class 3", "Größere\nSterne"]
 
 
