@@ -28,7 +28,7 @@ SHORTER = {
     "dataset_tool.py digits": ["--max-images=200"],
     "stylegan2-msp report": ["--count=100"],
     "stylegan2-msp evaluate": ["--images=80"],
-    "stylegan2-msp reproduce": ["--scale=0.002", "--seeds=1", "--variant=plain", "--device=cpu"],
+    "stylegan2-msp reproduce": ["--scale=0.002", "--images=80", "--seeds=1", "--variant=plain", "--device=cpu"],
 }
 FACTORY = """
 import torch

@@ -23,6 +23,11 @@ from stylegan2_msp.study.experiments import EXPERIMENTS
     show_default=True,
     help="Factor on the length of each training: 0.1 for a look, more on a GPU.",
 )
+@click.option(
+    "--images",
+    type=click.IntRange(min=80),
+    help="Items of each distribution that are measured.  [default: 10000; digits 3000]",
+)
 @click.option("--source", help="Folder of the images (MNIST's idx files, photographs); MNIST is downloaded without.")
 @click.option("--variant", "variants", multiple=True, help="Only this row; repeatable.  [default: all]")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of each training.")
@@ -32,6 +37,7 @@ def reproduce(
     outdir: Path | None,
     seeds: int,
     scale: float,
+    images: int | None,
     source: str | None,
     variants: tuple[str, ...],
     gpus: int,
@@ -46,7 +52,8 @@ def reproduce(
 
     start = time.monotonic()
     experiment = choose(EXPERIMENTS[name], variants)
-    study = Study(experiment, outdir or Path("study") / name, tuple(range(seeds)), scale, source, device, gpus)
+    folder = outdir or Path("study") / name
+    study = Study(experiment, folder, tuple(range(seeds)), scale, source, device, gpus, images)
     with study.alone():
         try:
             study.run()

@@ -38,7 +38,7 @@ class Experiment:
         data: words of `dataset` that make the archive; '{source}' stands for --source.
         kimg: length of each training at --scale 1.
         variants: the rows; a class-only variant comes first, as the others are compared with it.
-        images: items of each distribution that `evaluate` takes at --scale 1.
+        images: items of each distribution that `evaluate` takes.
         annotate: words of `dataset annotate` that follow, where the source alone gives no measure.
     """
 

@@ -25,10 +25,11 @@ class Study:
         experiment: what to compare.
         folder: everything is written here.
         seeds: the seeds of every variant.
-        scale: factor on the length of training, and below 1 on the items that are measured.
+        scale: factor on the length of training.
         source: folder of the data, where the experiment needs one.
         device: as in `train`; None is the default there.
         gpus: processes of each training.
+        images: items of each distribution that are measured; None is the experiment's own number.
     """
 
     experiment: Experiment
@@ -38,14 +39,15 @@ class Study:
     source: str | None
     device: str | None
     gpus: int
+    images: int | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Makes the folder and holds it: rows of two processes, experiments or lengths must not meet in one table.
 
         Raises:
-            UserError: --source is missing, another process works in the folder, or it was begun for another experiment
-                or scale.
+            UserError: --source is missing, another process works in the folder, or it was begun for another experiment,
+                length or number of items.
         """
         if self.experiment.needs_source and self.source is None:
             raise UserError("--source: this experiment needs the folder of its images; name it")
@@ -76,13 +78,19 @@ class Study:
                     self._evaluate(variant, seed, data)
 
     def _claim(self) -> None:
-        begun, ours = self.folder / "begun.txt", f"{self.experiment.title}, --scale {self.scale:g}"
+        begun = self.folder / "begun.txt"
+        ours = f"{self.experiment.title}, --scale {self.scale:g}, --images {self.items}"
         if not begun.is_file():
             with replacing(begun) as temporary:
                 temporary.write_text(ours + "\n", encoding="utf-8")
         theirs = begun.read_text(encoding="utf-8", errors="replace").strip()
         if theirs != ours:
             raise UserError(f"{self.folder}: was begun as {theirs!r}, not as {ours!r}; name another --outdir")
+
+    @property
+    def items(self) -> int:
+        """Items of each distribution that are measured."""
+        return self.experiment.images if self.images is None else self.images
 
     def rows(self) -> Iterator[tuple[Variant, int]]:
         """All variants of the first seed, then of the next: a study that is cut off has whole comparisons."""
@@ -130,13 +138,12 @@ class Study:
         _call("train", "--data", str(data), *condition, *variant.train, f"--seed={seed}", kimg, *where)
 
     def _evaluate(self, variant: Variant, seed: int, data: Path) -> None:
-        items = max(80, int(self.experiment.images * min(self.scale, 1)))
         words = [
             "--network",
             str(self._runs(variant, seed)),
             "--data",
             str(data),
-            f"--images={items}",
+            f"--images={self.items}",
             *variant.evaluate,
         ]
         for other in self.experiment.variants:

@@ -17,6 +17,7 @@ from stylegan2_msp.study.run import Study
 Figure = Callable[[Results], float]
 Curve = list[tuple[float, float]]  # (level asked for, mean answer)
 _ACROSS = 4  # panels
+_ENOUGH = 20  # reals at a level; they tell a share to within about .2 (Wilson, 95 %), fewer worse
 
 
 def _figure(name: str, on: str, of: str = "fakes") -> Figure:
@@ -32,13 +33,14 @@ def _worst_class(found: Results) -> float:
 
 
 def _gap(*names: str, on: str) -> Figure:
-    """Largest distance between fakes and reals at any level, over these figures."""
+    """Largest distance between fakes and reals at any level that has enough reals, over these figures."""
 
     def largest(found: Results) -> float:
         gaps = [
-            abs(row.value - found.value(name, on, of="reals", level=row.level))
+            abs(fakes.value - reals.value)
             for name in names
-            for row in found.levels(name, on)
+            for fakes in found.levels(name, on)
+            if (reals := found.find(name, on, of="reals", level=fakes.level)) and reals.count >= _ENOUGH
         ]
         return max((gap for gap in gaps if not math.isnan(gap)), default=math.nan)
 
@@ -120,7 +122,8 @@ def _markdown(
         "",
         f"Mean ± standard deviation over the seeds; {about.get('items', 0)} items per distribution; "
         f"{study.experiment.kimg * study.scale:g} kimg each; {about.get('device', 'nothing measured yet')}, "
-        f"torch {about.get('torch', '-')}; this call took {seconds / 60:.0f} min.",
+        f"torch {about.get('torch', '-')}; this call took {seconds / 60:.0f} min. "
+        f"Largest gaps to reals: over the levels at which {_ENOUGH} or more reals lie.",
         "",
         "| variant | seeds | " + " | ".join(shown) + " |",
         "| --- | --- |" + " ---: |" * len(shown),

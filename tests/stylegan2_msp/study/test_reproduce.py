@@ -66,6 +66,7 @@ def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, cal
     )
     assert calls[3][calls[3].index("--baseline") + 1] == str(tmp_path / "class-only-seed0")
     assert calls[3][calls[3].index("--data") + 1] == str(tmp_path / "data-msp.zip")
+    assert "--images=3000" in calls[3]  # as many as without --scale: FID and gaps depend on it
     drawn, ours, searched, ours_drawn = calls[4], *calls[6:9]
     assert drawn[drawn.index("--network") + 1] == str(tmp_path / "plain-seed0")
     for words, network in ((drawn, calls[3]), (ours_drawn, ours)):
@@ -145,7 +146,11 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("other", "what"),
-    [({"scale": 0.25}, r"--scale 0\.5', not as .* --scale 0\.25'"), ({"name": "moons"}, "not as .Moons")],
+    [
+        ({"scale": 0.25}, r"--scale 0\.5, --images 3000', not as .* --scale 0\.25, --images 3000'"),
+        ({"images": 500}, r"--images 3000', not as .* --images 500'"),
+        ({"name": "moons"}, "not as .Moons"),
+    ],
 )
 def test_a_folder_of_another_study_is_refused(tmp_path: Path, other: dict[str, object], what: str) -> None:
     with study(tmp_path).alone():
@@ -180,10 +185,27 @@ def test_the_table_has_means_and_deviations(tmp_path: Path) -> None:
     assert files[2].stat().st_size > 10_000
 
 
+def test_the_largest_gap_is_of_levels_that_have_reals_enough(tmp_path: Path) -> None:
+    """Seven reals at MSP .3 would decide a whole study's gap; a level without reals has none."""
+    s = study(tmp_path, seeds=(0,), images=100)
+    found = results(0.1)
+    for level, fakes, reals, count in ((0.3, 0.9, 0.1, 7), (0.6, 0.7, 0.5, 20), (1.0, 1.0, 0.9, 900)):
+        found.add("class_agreement", fakes, count=100, on="matched", level=level)
+        found.add("class_agreement", reals, count=count, of="reals", on="matched", level=level)
+    found.add("class_agreement", 0.2, count=100, on="matched", level=0.4)
+    path = s.results(EXPERIMENTS["digits"].variants[1], 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(found.to_json())
+    files = summarise(s, 1.0)
+    gaps = json.loads(files[1].read_text())["rows"]["plain"]["largest gap at a level"]
+    assert gaps == [pytest.approx(0.2)]
+    assert "at which 20 or more reals lie" in files[0].read_text()
+
+
 @pytest.mark.slow
 def test_moons_from_nothing_and_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stylegan2_msp", "reproduce", "moons", "--outdir", str(tmp_path / "study")]
-    command += ["--seeds", "1", "--scale", "0.004", "--variant", "plain", "--device", "cpu"]
+    command += ["--seeds", "1", "--scale", "0.004", "--images", "80", "--variant", "plain", "--device", "cpu"]
     first = subprocess.run(command, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "| plain | 0 |" in first.stdout
