@@ -47,13 +47,15 @@ def _sampling_grid(inverse: torch.Tensor, width: int, height: int) -> torch.Tens
     # From pixels about the centre to fractions of a period; texel 2 k of the texture lies on pixel k.
     to_origin = translate2d(ones * ((width - 1) / 2), ones * ((height - 1) / 2))
     to_periods = scale2d(ones / (2 * (width - 1)), ones / (2 * (height - 1)))
-    along_x, along_y, offset = compose([to_periods, to_origin, inverse])[:, None, None, :2].unbind(dim=-1)
-    x, y = _centred(width, inverse), _centred(height, inverse)
-    grid = x[:, None] * along_x + (y[:, None, None] * along_y + offset)
-    grid -= grid.floor()
-    for axis, size in enumerate((width, height)):
+    maps = compose([to_periods, to_origin, inverse])[:, :2, :, None, None]
+    x, y = _centred(width, inverse), _centred(height, inverse)[:, None]
+    grid = inverse.new_empty([len(inverse), len(y), len(x), 2])
+    for axis, size in enumerate((width, height)):  # plane by plane: on both, interleaved, it takes twice as long
+        along_x, along_y, offset = maps[:, axis].unbind(dim=1)
+        place = x * along_x + (y * along_y + offset)
+        place -= place.floor()
         texels = 4 * (size - 1) + 1  # one more than a period, for interpolation
-        grid[..., axis].mul_(2 - 2 / texels).add_(1 / texels - 1)
+        grid[..., axis] = place.mul_(2 - 2 / texels).add_(1 / texels - 1)
     return grid
 
 
