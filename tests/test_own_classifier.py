@@ -69,6 +69,11 @@ def run(words: list[str]) -> str:
     return done.output
 
 
+def misfit(output: str) -> bool:
+    """Whether a warning says that the classifier does not fit (that all is easy for it is another one)."""
+    return "about chance" in output or "in another order" in output
+
+
 def test_the_page_runs_as_it_stands(folder: Path) -> None:
     bash = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)).replace("\\\n", " ")
     shown = [run(shlex.split(line)) for line in bash.splitlines() if line]
@@ -77,11 +82,11 @@ def test_the_page_runs_as_it_stands(folder: Path) -> None:
     assert len(annotations) == 2
     for output in annotations:
         assert float(re.search(r"accuracy ([\d.]+) %", output)[1]) > 95
-        assert "warning" not in output
+        assert not misfit(output)
         assert "without --classifier-weights" not in output
     annotate = ["stylegan2-msp", "dataset", "annotate", "--data", "photos.zip", "--dest", "x.zip", *INPUT]
     runpy.run_path("reorder.py")
-    assert "warning" not in run([*annotate, "--classifier", "ordered.pt2"])
+    assert not misfit(run([*annotate, "--classifier", "ordered.pt2"]))
     save_file(torch.load("other-order.pt", weights_only=True), "other.safetensors")
     output = run([*annotate, "--classifier", "mynet:make", "--classifier-weights", "other.safetensors"])
     assert "seem to be in another order than the classes, dog, bird, cat:" in output

@@ -31,12 +31,13 @@ from stylegan2_msp.data.recalibrate import METHODS, recalibrate, write_calibrati
 from stylegan2_msp.data.samples import Annotation, Samples
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.uncertainty import MEASURES
+from stylegan2_msp.uncertainty import MEASURES, Ranged
 
 DROPOUT = 25  # per cent, of a built-in classifier that is trained for a measure with dropout
 _TRIAL = 8
-# Accuracy (train, validation) of the classifiers in Le Coz 2023, section 3.
+_ALIKE = 0.01  # where the middle 98 % of the levels lie so near to each other, there is little to learn of them
 _LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5)
+# Accuracy (train, validation) of the classifiers in Le Coz 2023, section 3.
 _PAPER = {False: (0.988, 0.985), True: (0.940, 0.932)}
 
 
@@ -92,7 +93,7 @@ def annotate_samples(
     if weights is None and is_factory(classifier):
         print(f"classifier: {classifier} without --classifier-weights, so with the weights that it makes", flush=True)
     print("\n".join(_report(found, samples, probs, u)), flush=True)
-    _warn(samples, probs, trained=classifier == "train")
+    _warn(found, samples, probs, u, trained=classifier == "train")
     if beside is not None and recalibration is not None:
         for path in write_calibration(beside, found):
             print(f"{path}: written", flush=True)
@@ -227,24 +228,41 @@ def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u
             f"{val} on {report['val_size']} held out; {report['epochs']} epochs, seed {report['seed']}"
         )
     right = float((probs.argmax(axis=1) == samples.classes).mean())
-    measure = classifier.measure
-    level = measure.level(torch.from_numpy(u), torch.from_numpy(samples.classes)).numpy()
+    measure, level = classifier.measure, _levels(classifier, samples, u)
     shares = [share if measure.certain == "high" else 1 - share for share in _LEVELS]
     quantiles = zip(shares, np.quantile(level, shares), strict=True)
     shown = ", ".join(f"{100 * share:g} % {value:.2f}" for share, value in quantiles)
     lines.append(
         f"these {len(samples)} {samples.kind}: accuracy {100 * right:.1f} %; {measure.title} quantiles {shown}"
     )
+    if isinstance(measure, Ranged):
+        lines.append(
+            f"{measure.title} of {measure.lowest:.4g} or less counts as 0, of {measure.highest:.4g} or more as 1"
+        )
     return lines
 
 
-def _warn(samples: Samples, probs: np.ndarray, trained: bool) -> None:
-    """A line on standard error where the classifier plainly does not fit the labels."""
+def _levels(classifier: FrozenClassifier, samples: Samples, u: np.ndarray) -> np.ndarray:
+    """One number of uncertainty for each sample, [N]."""
+    return classifier.measure.level(torch.from_numpy(u), torch.from_numpy(samples.classes)).numpy()
+
+
+def _warn(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u: np.ndarray, trained: bool) -> None:
+    """Lines on standard error where the classifier plainly does not fit the labels, or is as sure of all samples."""
     assert samples.classes is not None
     names = samples.class_names or [str(index) for index in range(probs.shape[1])]
     line = misfit(probs.argmax(axis=1), samples.classes, names, trained)
     if line is not None:
         print(f"warning: {line}", file=sys.stderr, flush=True)
+    low, high = np.quantile(_levels(classifier, samples, u), [0.01, 0.99])
+    if high - low < _ALIKE:
+        print(
+            f"warning: {classifier.measure.title} is {low:.4f} to {high:.4f} for 98 % of these {samples.kind}, so "
+            "there is little to learn of other levels; bring some that the classifier finds harder (--corrupt gaussian "
+            "makes such), or choose another --uncertainty",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _like_mnist(samples: Samples) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from stylegan2_msp.metrics.calibration import calibration_figures
 
 METHODS = ("none", *FITS)
 _LEAST = 20  # held-out samples
+_PROPER = (("NLL", "nll"), ("Brier score", "brier"))  # least where probabilities are right
 _SHARE = 5  # without a held-out split, every so manieth sample
 
 
@@ -73,6 +75,8 @@ def recalibrate(
     if method == "temperature":
         summary["temperature"] = found.settings()["temperature"]
     print("\n".join(_table(summary)), flush=True)
+    for line in _doubts(summary, int((logits[fit].argmax(dim=1) != classes[fit]).sum())):
+        print(f"warning: --recalibrate {method}: {line}", file=sys.stderr, flush=True)
     spec = replace(spec, recalibration=found.settings(), report={**report, "calibration": summary})
     return FrozenClassifier(spec, plain.net).to(plain.scale.device)
 
@@ -144,6 +148,24 @@ def _table(summary: dict[str, Any]) -> list[str]:
     lines = [f"recalibration: {method}; {used}", "         accuracy      ECE      NLL    Brier"]
     for stage in ("before", "after"):
         row = summary[stage]
-        figures = "".join(f"{row[name]:9.4f}" for name in ("ece", "nll", "brier"))
+        figures = "".join(f"{abs(row[name]):9.4f}" for name in ("ece", "nll", "brier"))
         lines.append(f"{stage:8s}{100 * row['accuracy']:7.1f} %{figures}")
+    return lines
+
+
+def _doubts(summary: dict[str, Any], mistakes: int) -> list[str]:
+    """What speaks against a recalibration, given how many of the samples that it was fitted on are named wrong."""
+    lines = []
+    if not mistakes:
+        lines.append(
+            f"the classifier names all {summary['fitted_on']} samples right that it was fitted on, so nothing says how "
+            "unsure it should be, and it makes it as sure as it can; bring more unseen ones with --holdout"
+        )
+    before, after = summary["before"], summary["after"]
+    if all(after[key] > before[key] for _, key in _PROPER):
+        rose = " and ".join(f"{name} rises from {before[key]:.4f} to {after[key]:.4f}" for name, key in _PROPER)
+        lines.append(
+            f"{rose}: the probabilities are worse than without it on samples that it was not fitted on; bring more "
+            "with --holdout, or leave it out"
+        )
     return lines

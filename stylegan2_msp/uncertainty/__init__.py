@@ -26,6 +26,7 @@ __all__ = [
     "Measure",
     "Msp",
     "MutualInformation",
+    "Ranged",
     "Softmax",
     "TrueClass",
     "make_measure",

@@ -87,7 +87,7 @@ class Measure:
 def entropy(logits: torch.Tensor) -> torch.Tensor:
     """-sum_k p_k log p_k in nats over the last dimension."""
     log_p = logits.log_softmax(dim=-1)
-    return -(log_p.exp() * log_p).sum(dim=-1)
+    return (log_p.exp() * -log_p).sum(dim=-1)  # so that zero is not -0
 
 
 def of_class(probs: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:

@@ -100,6 +100,37 @@ def test_measures_with_a_recorded_range_fill_it(plain: Path, known: str, tmp_pat
         assert ((u > 0.05) & (u < 0.95)).mean() > 0.5
 
 
+def test_what_counts_as_0_and_1_is_printed_where_the_data_decide(
+    known: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in MEASURES:
+        annotate_samples(points(), known, device="cpu", uncertainty=name)
+        assert ("counts as 0" in capsys.readouterr().out) == (name in ("energy", "mutual_information"))
+    samples = points()
+    done = annotate_samples(samples, known, device="cpu", uncertainty="energy")
+    printed = capsys.readouterr().out
+    assert done.annotation is not None
+    assert done.annotation.classifier_bytes is not None
+    energy = np.sort(-classifier()(torch.from_numpy(samples.data)).logsumexp(dim=1).numpy())
+    assert f"energy of {energy[0]:.4g} or less counts as 0, of {energy[-1]:.4g} or more as 1" in printed
+
+
+def test_a_classifier_that_is_as_sure_of_everything_is_warned_of(
+    known: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotate_samples(points(), known, device="cpu")
+    assert "little to learn" not in capsys.readouterr().err
+    sure = classifier()
+    sure.net.layers[-1].bias.data[0] = 1000
+    path = tmp_path / "sure.safetensors"
+    path.write_bytes(sure.to_bytes())
+    for name, title, at in (("msp", "MSP", "1.0000"), ("entropy", "entropy", "0.0000")):
+        annotate_samples(points(), str(path), device="cpu", uncertainty=name)
+        said = capsys.readouterr()
+        assert f"{title} is {at} to {at} for 98 % of these points" in said.err
+        assert "-0.00" not in said.out
+
+
 def test_a_classifier_that_is_used_again_brings_its_measure_and_its_range(known: str, tmp_path: Path) -> None:
     train = annotate_samples(points(), known, device="cpu", uncertainty="energy")
     first = write_archive(tmp_path / "train.zip", train, progress=False)
@@ -165,6 +196,27 @@ def test_recalibration_mends_an_overconfident_classifier(
     assert f"{found['before']['ece']:.4f}" in printed
     if method == "temperature":
         assert found["temperature"] == pytest.approx(3.0, rel=0.25)
+
+
+def test_recalibration_that_does_harm_is_warned_of(
+    known: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = points(300)
+    annotate_samples(
+        samples, known, device="cpu", recalibration="temperature", holdout=_archive(points(4000), tmp_path)
+    )
+    assert "warning" not in capsys.readouterr().err
+    named_right = replace(samples, classes=classifier()(torch.from_numpy(samples.data)).argmax(1).numpy())
+    annotate_samples(named_right, known, device="cpu", recalibration="temperature")
+    said = capsys.readouterr()
+    assert "--recalibrate temperature: the classifier names all 30 samples right that it was fitted on" in said.err
+    assert "-0.0000" not in said.out
+    annotate_samples(samples, known, device="cpu", recalibration="vector", holdout=_archive(points(40, 2), tmp_path))
+    assert "--recalibrate vector: NLL rises from" in capsys.readouterr().err
+
+
+def _archive(samples: Samples, folder: Path) -> Path:
+    return write_archive(folder / f"{len(samples)}.zip", samples, progress=False)
 
 
 def test_holdout_is_what_is_fitted_on(known: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
