@@ -31,6 +31,10 @@ class ClassAgreement:
         low, high = self.levels[above - 1], self.levels[above]
         return torch.lerp(self.shares[above - 1], self.shares[above], ((levels - low) / (high - low)).clamp(0, 1))
 
+    def may_hold(self, level: float, distance: float) -> bool:
+        """Whether any of the reals can lie within a distance of a level; of each cell only the mean is known."""
+        return bool((self.levels - level).abs().min() <= distance + 1 / _CELLS)
+
     def to(self, device: torch.device | str) -> ClassAgreement:
         """The same on a device."""
         return ClassAgreement(self.levels.to(device), self.shares.to(device))

@@ -85,6 +85,10 @@ class Conditions:
             raise UserError(f"class {cls!r}: is none of {', '.join(self.class_names[:10])}; give a name or a number")
         return self.class_names.index(cls)
 
+    def has_seen(self, level: float, distance: float) -> bool:
+        """Whether data that it was trained on may lie within a distance of a level; true where that is not known."""
+        return self.agreement is None or self.agreement.may_hold(level, distance)
+
     def check_class(self, cls: int) -> None:
         """Raises `UserError` unless ``cls`` is a class of this generator."""
         if not self.takes_class:

@@ -9,6 +9,8 @@ import click
 from stylegan2_msp.cli import finite
 from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
 
+_NEAR = 0.05  # of a level: where no real item is as near, nothing was learned of it
+_LISTED = 8
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 
 
@@ -100,9 +102,14 @@ def generate(
     if older > 0:
         click.echo(f"{outdir} also holds {older} images of earlier calls, which {done.table.name} does not list")
     if done.off is not None:
-        far = search is None and done.off > 0.05
+        far = search is None and done.off > 0.05 and generator.measure.size(generator.num_classes) == 1
         hint = " (--within 0.05 comes nearer, with --draws 40 by other latents)" if far else ""
         click.echo(f"the classifier's answers are {done.off:.3f} from the levels asked for, on average{hint}")
+    unseen = [f"{u:g}" for u in plan.levels if isinstance(u, float) and not generator.has_seen(u, _NEAR)]
+    if unseen:
+        listed = ", ".join(unseen[:_LISTED]) + (", ..." if len(unseen) > _LISTED else "")
+        title = generator.measure.title
+        click.echo(f"none of the data lie within {_NEAR:g} of {title} {listed}: what is made for it is guessed")
     if done.missed:
         more = f"more than {draws} --draws" if draws else "--draws 40, which takes other latents,"
         click.echo(

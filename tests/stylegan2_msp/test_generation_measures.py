@@ -202,3 +202,11 @@ def test_every_measure_has_its_grid(generate_cli, snapshots, tmp_path: Path) -> 
     for name in ("softmax", "mutual_information", "energy"):
         assert generate_cli("--network", snapshots[name], "--seeds", "0-3", "--outdir", name)[0] == 0
         assert (tmp_path / name / "grid.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_search_is_recommended_only_where_there_can_be_one(generate_cli, snapshots) -> None:
+    for name in ("softmax", "energy"):
+        code, out, _ = generate_cli("--network", snapshots[name], "--uncertainty", "0,1", "--seeds", "0-3")
+        assert code == 0
+        assert "from the levels asked for" in out
+        assert ("--within 0.05 comes nearer" in out) == (name == "energy")

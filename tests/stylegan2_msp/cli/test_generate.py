@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from stylegan2_msp.agreement import real_agreement
 from stylegan2_msp.generation import load_generator
+from stylegan2_msp.snapshot import load_snapshot, save_snapshot
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "generate.py"
 
@@ -260,3 +262,15 @@ def test_what_a_search_does_not_reach_is_said(generate_cli, grey_snapshot, tmp_p
     assert code == 0
     assert "not what was searched for" not in out
     assert generate_cli(*words, "--within", "nan")[0] == 2
+
+
+def test_levels_of_which_the_data_hold_nothing_are_named(generate_cli, grey_snapshot, tmp_path):
+    agreement = real_agreement(torch.tensor([0.11, 0.12, 0.26, 0.97, 1.0]), torch.ones(5, dtype=torch.bool))
+    path = tmp_path / "network-snapshot-000001.safetensors"
+    plain = load_snapshot(grey_snapshot)
+    save_snapshot(path, plain.G, plain.classifier.to_bytes(), plain.info | {"agreement": agreement.to_dict()})
+    words = ("--network", path, "--seeds", "0", "--outdir", "o")
+    code, out, _ = generate_cli(*words, "--msp", "1.0,0.7,0.5,0.3,0.1")
+    assert code == 0
+    assert "none of the data lie within 0.05 of MSP 0.7, 0.5: what is made for it is guessed" in out
+    assert "guessed" not in generate_cli(*words, "--msp", "1.0,0.3")[1]
