@@ -104,7 +104,9 @@ def levels_figure(results: Results, title: str) -> Figure:
 def classes_figure(found: Evaluation, names: list[str], title: str) -> Figure:
     """One panel per class: mean and 10 to 90 % of the answers at each level of the uniform grid."""
     items, scale = found.items["uniform"], found.scale
-    shown, labels = np.unique(items.classes)[:_MAX_CLASSES], class_labels(names)
+    held, labels = np.unique(items.classes), class_labels(names)
+    shown = held[:_MAX_CLASSES]
+    note = f" ({len(shown)} of {len(held)} classes shown; results.md has all)" if len(shown) < len(held) else ""
     columns = min(len(shown), 5)
     lines = -(-len(shown) // columns)
     with styled():
@@ -121,7 +123,7 @@ def classes_figure(found: Evaluation, names: list[str], title: str) -> Figure:
             identity_line(axes, scale.levels[0], scale.levels[-1])
             error = found.results.value("mae", "uniform", cls=int(cls))
             axes.set_title(f"{labels[cls]}: MAE {error:.3f}", loc="left", fontsize=11.5)
-        figure.supxlabel(f"{title} asked for", fontsize=12.5)
+        figure.supxlabel(f"{title} asked for{note}", fontsize=12.5)
         figure.supylabel(f"{title} answered", fontsize=12.5)
         handles = grid.flat[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=10.5)

@@ -125,4 +125,4 @@ def _halved(word: str) -> str:
 
 def class_labels(names: Sequence[str]) -> list[str]:
     """The names of classes as labels of columns: 'class 3' where one is a bare number or letter."""
-    return [f"class {name}" if len(name) <= 2 else name for name in short_names(names)]
+    return [f"class {name}" if len(name) < 2 or name.isdecimal() else name for name in short_names(names)]

@@ -47,8 +47,8 @@ def _about(results: Results) -> str:
         f"Snapshot {about['snapshot']} of {about['run']} ({_number(about['kimg'], 1)} kimg), data {about['data']}, "
         f"seed {about['seed']}, {about['items']} items per distribution. {name} in is what was asked of the generator, "
         f"{name} out what the classifier says. Natural: labels of random real items; uniform: every class at every "
-        "level; matched: labels of the real items in each level's bin. In brackets: 95 % intervals over items and "
-        "latents of this one network."
+        f"level{_grid(results)}; matched: labels of the real items in each level's bin. In brackets: 95 % intervals "
+        "over items and latents of this one network."
     )
     if "searched_within" in about:
         how = f"up to {about['draws']} latents were drawn" if about.get("draws") else "their levels were searched"
@@ -63,6 +63,18 @@ def _about(results: Results) -> str:
     if about.get("features") == "second":
         text += " Quality is measured on the second classifier's features: comparable on the same data only."
     return text
+
+
+def _grid(results: Results) -> str:
+    """Which levels there are, and how much of the data the grid stands for, where that is known."""
+    levels, reals = results.levels("mean", "uniform"), results.find("class_agreement", "natural", "reals")
+    if not levels:
+        return ""
+    text = f", {len(levels)} from {levels[0].level:.2f} to {levels[-1].level:.2f}"
+    if reals is None:
+        return text
+    held = sum(row.count for row in results.levels("class_agreement", "matched", "reals"))
+    return f"{text}, in whose bins {100 * held / reals.count:.0f} % of the real items lie"
 
 
 def _match(results: Results) -> str:
@@ -104,6 +116,7 @@ def _cost(results: Results, of: str) -> str:
 
 
 def _levels(results: Results) -> str:
+    known = results.find("class_agreement", "natural", "reals") is not None
     rows = [
         [
             f"{row.level:.2f}",
@@ -111,7 +124,7 @@ def _levels(results: Results) -> str:
             *(_short(_at(results, figure, "uniform", row)) for figure in ("bias", "mae", "class_agreement")),
             _short(_at(results, "class_agreement", "matched", row)),
             _full(reals := _at(results, "class_agreement", "matched", row, "reals")),
-            "" if reals is None else str(reals.count),
+            str(reals.count) if reals else "0" if known else "",
             _short(_at(results, "second_mean", "uniform", row)),
         ]
         for row in results.levels("mean", "uniform")

@@ -97,11 +97,33 @@ def test_how_sure_the_reals_of_a_level_are_is_shown(found):
     assert "| 0.000 (0.000 to 0.013) | 60 |" in rows[3]
 
 
+def test_levels_without_reals_are_told(found):
+    """How much of the data the grid stands for, and a 0 where a level has none."""
+    results, where = found.results, {"of": "reals"}
+    results.about = ABOUT
+    assert "uniform: every class at every level, 8 from 0.30 to 1.00; matched" in markdown_table(results)
+    results.add("class_agreement", 0.9, count=400, on="natural", **where)
+    text = markdown_table(results)
+    assert "8 from 0.30 to 1.00, in whose bins 0 % of the real items lie; matched" in text
+    assert all(row.split("|")[-2].strip() == "0" for row in _rows_of_levels(text))
+    results.add("class_agreement", 0.9, count=60, on="matched", level=0.4, **where)
+    text = markdown_table(results)
+    assert "in whose bins 15 % of the real items lie" in text
+    assert [row.split("|")[-2].strip() for row in _rows_of_levels(text)] == ["0", "60"] + ["0"] * 6
+
+
+def _rows_of_levels(text):
+    """Of the table by level, without what the second classifier says (the last column)."""
+    rows = text.split("| in | mean out")[1].split("\n\n")[0].splitlines()[2:]
+    return [row.rsplit("|", 2)[0] + "|" for row in rows]
+
+
 def test_one_panel_per_class_up_to_twelve(found):
     figure = figures_of(found)["per_class"]
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert len(panels) == 12
     assert panels[3].get_title(loc="left").startswith("name3: MAE 0.0")
+    assert "MSP asked for (12 of 16 classes shown; results.md has all)" in texts(figure)
     assert line(panels[3], "mean")[:, 1] == pytest.approx(np.array(LEVELS) - 0.05, abs=0.03)
 
 

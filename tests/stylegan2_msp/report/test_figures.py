@@ -126,6 +126,7 @@ def test_long_names_go_on_two_lines_that_tell_them_apart():
     alike = [f"a photograph of {k} of the animals" for k in "abc"]
     assert short_names([*alike, "cat"]) == ["a photogra\n… (0)", "a photogra\n… (1)", "a photogra\n… (2)", "cat"]
     assert class_labels(["3", "Größere Sterne"]) == ["class 3", "Größere\nSterne"]
+    assert class_labels(["9", "99", "100", "c9", "c99"]) == ["class 9", "class 99", "class 100", "c9", "c99"]
 
 
 def test_names_above_images_do_not_reach_the_row_above():
