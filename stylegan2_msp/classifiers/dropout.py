@@ -39,8 +39,8 @@ def dropout_masks(net: nn.Module, draw: int) -> Iterator[None]:
     hooks = [layer.register_forward_hook(mask) for layer in _layers(net)]
     if not hooks:
         raise UserError(
-            "--uncertainty mutual_information: this classifier has no dropout; take '--classifier train', bring one "
-            "with torch.nn.Dropout, or choose another measure"
+            "--uncertainty mutual_information: this classifier has no dropout that can be drawn (torch.nn.Dropout; not "
+            "Dropout2d and the like); take '--classifier train', bring one with it, or choose another measure"
         )
     try:
         yield

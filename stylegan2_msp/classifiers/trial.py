@@ -26,6 +26,11 @@ def check_classifier(classifier: FrozenClassifier, x: torch.Tensor, source: str)
     k = classifier.num_classes
     if out.ndim != 2 or len(out) != len(x):
         raise UserError(f"{source}: gives an output of shape {list(out.shape)} for {len(x)} samples, expected [N, {k}]")
+    if out.shape[1] == 1:
+        raise UserError(
+            f"{source}: has one output, the data has {k} classes and wants {k}; of a sigmoid's logit z return "
+            "torch.cat([torch.zeros_like(z), z], dim=1)"
+        )
     if out.shape[1] != k:
         raise UserError(f"{source}: has {out.shape[1]} classes, the data has {k}; bring a classifier for this data")
     if not bool(out.isfinite().all()):

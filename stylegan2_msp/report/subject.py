@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
@@ -64,8 +66,24 @@ def fitting_archive(generator: ConditionalGenerator, data: str | Path | None, no
             f"snapshot makes {channels}-channel ones of {size}; give the run's own data with --data"
         )
     if archive.content_sha256 != (info.get("data") or {}).get("sha256"):
-        notes.append(f"{archive.path} is not the data that the run was trained on")
+        more = _other_classifier(generator, archive)
+        notes.append(f"{archive.path} is not the data that the run was trained on{more}")
     return archive
+
+
+def _other_classifier(generator: ConditionalGenerator, archive: Archive) -> str:
+    """What is to be said where the archive's levels are those of another classifier than the generator's."""
+    own, data = generator.classifier, archive.classifier_bytes
+    if own is None or data is None:
+        return ""
+    other = FrozenClassifier.from_bytes(data, str(archive.path))
+    alike = replace(own.spec, report={}) == replace(other.spec, report={}) and own.fingerprint() == other.fingerprint()
+    if alike:
+        return ""
+    return (
+        "; its levels are by another classifier, recalibration or range than the network's, so reals and fakes do not "
+        "compare: annotate it with --classifier and the run's own archive"
+    )
 
 
 def _shape(generator: ConditionalGenerator) -> tuple[int, int]:

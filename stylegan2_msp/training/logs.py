@@ -83,8 +83,8 @@ class RunLog:
         path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
 
 
-def tick_line(stats: dict[str, Any]) -> str:
-    """The console's line for one tick."""
+def tick_line(stats: dict[str, Any], measure: str = "MSP") -> str:
+    """The console's line for one tick, with the title of the measure that G is conditioned on."""
     parts = [
         f"tick {stats['tick']:<4d} kimg {stats['kimg']:<8.1f} time {duration(stats['seconds']):<10s}",
         f"sec/kimg {stats['sec_per_kimg']:<7.2f} mem {stats['memory_gib']:<5.2f}GiB p {stats['augment_p']:.3f}",
@@ -93,7 +93,7 @@ def tick_line(stats: dict[str, Any]) -> str:
     if "condition/natural_mae" in stats:
         for name in ("natural", "uniform"):
             rho, error = stats[f"condition/{name}_spearman"], stats[f"condition/{name}_mae"]
-            parts.append(f"MSP {name}: rho {_show(rho)} mae {_show(error)}")
+            parts.append(f"{measure} {name}: rho {_show(rho)} mae {_show(error)}")
         parts.append(f"diversity {_show(stats['condition/natural_diversity'])}")
     return "  ".join(parts)
 

@@ -151,7 +151,7 @@ class Run:
             stats |= self.monitor.measure(state.G_ema)
         if self.world.rank == 0:
             self.log.record(stats)
-            self.log.say(tick_line(stats))
+            self.log.say(tick_line(stats, self.monitor.title if self.monitor else "MSP"))
 
     def _save(self) -> None:
         """Fakes, snapshot and state; only the first process writes."""

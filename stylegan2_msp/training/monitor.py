@@ -35,6 +35,11 @@ class ConditionMonitor:
         classes = self.data.labels[rows, : self.classifier.num_classes].argmax(dim=1)
         self.real_diversity = diversity(features.cpu().numpy(), classes.cpu().numpy())
 
+    @property
+    def title(self) -> str:
+        """Of the measure of uncertainty."""
+        return self.classifier.measure.title
+
     def measure(self, G_ema: torch.nn.Module) -> dict[str, float | None]:
         """Figures by name, 'condition/natural_mae' and so on; None where one is undefined.
 

@@ -61,6 +61,7 @@ def test_moons(command, tmp_path, name) -> None:
     assert rows[-1]["loss/consistency"] > 0
     assert rows[-1]["condition/uniform_mae"] > 0
     generator = load_generator(folder, "cpu")
+    assert f"{generator.measure.title} natural: rho" in (folder / "log.txt").read_text()
     assert generator.measure.name == name
     assert generator.snapshot.info["uncertainty"] == name
     assert generator.classifier.to_bytes() == archive.classifier_bytes

@@ -53,6 +53,7 @@ class Fixed(nn.Module):
 
 def plain(): return Net()
 def five(): return Net(5)
+def single(): return Net(1)
 def colour(): return Net(channels=3, size=16)
 def probs(): return Net(after=nn.Softmax(1))
 def noisy(): return Net(after=Noise())
@@ -129,6 +130,7 @@ def test_probabilities_when_declared(module: Path) -> None:
     ("argument", "declared", "message"),
     [
         ("my_nets:five", None, "has 5 classes, the data has 3"),
+        ("my_nets:single", None, r"has one output, the data has 3 classes and wants 3; of a sigmoid's logit z return"),
         ("my_nets:colour", None, "cannot be exported for inputs of 1x8x8.*--input-size"),
         ("my_nets:probs", None, "--classifier-output probs"),
         ("my_nets:plain", Declared(output="probs"), "do not sum to 1|NaN"),

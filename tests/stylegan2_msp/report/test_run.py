@@ -6,12 +6,14 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from stylegan2_msp.cli import run
 from stylegan2_msp.cli.report import report
-from stylegan2_msp.data.archive import open_archive
+from stylegan2_msp.data.annotate import annotate_samples
+from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
 from stylegan2_msp.metrics.asking import ask_uniform, uniform_levels
@@ -100,6 +102,18 @@ def test_points_get_figures_2a_and_2b(tmp_path, points_snapshot, moons_archive, 
     out = capsys.readouterr()
     assert "results.json" in out.out
     assert "is not the data" in out.err
+
+
+def test_data_by_another_classifier_are_told_from_other_data_by_the_same(finished, tmp_path, grey, digits_archive):
+    samples = open_archive(digits_archive).load()
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(grey.classifier.to_bytes())
+    for options, alike in (({}, True), ({"recalibration": "temperature"}, False)):
+        again = annotate_samples(samples.take(np.arange(300)), str(own), device="cpu", **options)
+        path = write_archive(tmp_path / "again.zip", again, progress=False)
+        (note,) = report_run(finished, tmp_path / "r", data=path, n=80, device="cpu").notes
+        assert note.startswith(f"{path} is not the data that the run was trained on")
+        assert ("its levels are by another classifier" in note) != alike
 
 
 def test_data_of_another_kind_and_generators_without_msp_are_refused(
