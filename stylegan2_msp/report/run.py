@@ -18,6 +18,7 @@ from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.generation import ConditionalGenerator
+from stylegan2_msp.metrics.asking import NUM_LEVELS
 from stylegan2_msp.metrics.evaluate import Evaluation, Evaluator, RealData
 from stylegan2_msp.metrics.inception import inception_features
 from stylegan2_msp.metrics.judges import Judges, make_judges
@@ -70,6 +71,7 @@ def report_run(
     generator = load_conditional(run, device)
     notes: list[str] = []
     archive = fitting_archive(generator, data, notes)
+    notes += _missing_classes(generator, n)
     folder = make_folder(outdir)
     real = None if archive is None else RealData(archive)
     found = Evaluator(generator, n, seed, batch, real, results=Results(_about(generator, archive, n, seed))).run()
@@ -127,6 +129,7 @@ def evaluate_network(
     notes: list[str] = []
     archive = fitting_archive(generator, data, notes)
     assert archive is not None
+    notes += _missing_classes(generator, n)
     generator.agreement = generator.agreement or archive_agreement(archive)
     search = generator.search(within, draws, steady)
     other = None if baseline is None else class_only(baseline, generator)
@@ -136,7 +139,7 @@ def evaluate_network(
     folder = make_folder(outdir)
     real = RealData(archive)
     judges = make_judges(archive, real.data, generator.measure, generator.device)
-    about = _about(generator, archive, n, seed) | _about_judges(judges, features, other)
+    about = _about(generator, archive, n, seed) | _about_judges(judges, _looked_at(generator, features), other)
     if truncation_psi != 1:
         about["truncation_psi"] = truncation_psi
     if search is not None:
@@ -220,6 +223,18 @@ def _about(generator: ConditionalGenerator, archive: Archive | None, n: int, see
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def _missing_classes(generator: ConditionalGenerator, n: int) -> list[str]:
+    """What is to be said where so few items cannot be of every class at every level."""
+    asked, K = max(n // NUM_LEVELS, 1), generator.num_classes
+    few = f"{n} items are of {asked} of the {K} classes on the uniform grid; ask for {NUM_LEVELS * K} or more"
+    return [few] if asked < K else []
+
+
+def _looked_at(generator: ConditionalGenerator, features: str) -> str:
+    """What quality is measured of; of points it is where they lie, whatever a classifier makes of them."""
+    return "coordinates" if generator.kind == "points" and features == "second" else features
 
 
 def _about_judges(judges: Judges, features: str, baseline: ConditionalGenerator | None) -> dict[str, Any]:

@@ -60,8 +60,9 @@ def _about(results: Results) -> str:
         judge = about.get(role)
         if judge:
             text += f" {role.capitalize()} classifier: {judge['architecture']}, {judge['val_accuracy']:.3f} held out."
-    if about.get("features") == "second":
-        text += " Quality is measured on the second classifier's features: comparable on the same data only."
+    looked_at = {"second": "the second classifier's features", "coordinates": "the coordinates"}
+    if about.get("features") in looked_at:
+        text += f" Quality is measured on {looked_at[about['features']]}: comparable on the same data only."
     return text
 
 

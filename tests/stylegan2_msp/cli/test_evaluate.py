@@ -91,6 +91,7 @@ def test_points_have_an_energy_ratio_and_a_class_only_network_is_a_baseline(
     assert "levels were searched" not in out
     assert "energy distance over that of two real samples" in out
     assert "class only, rejection" in out
+    assert "Quality is measured on the coordinates: comparable on the same data only." in out
     assert "no --baseline" not in err
     results = Results.read(tmp_path / "o" / "results.json")
     assert results.value("energy_ratio", "natural") > 1

@@ -104,6 +104,12 @@ def test_points_get_figures_2a_and_2b(tmp_path, points_snapshot, moons_archive, 
     assert "is not the data" in out.err
 
 
+def test_too_few_items_for_every_class_are_told(finished, tmp_path):
+    (note,) = report_run(finished, tmp_path / "r", n=79, device="cpu").notes
+    assert note == "79 items are of 9 of the 10 classes on the uniform grid; ask for 80 or more"
+    assert report_run(finished, tmp_path / "r", n=80, device="cpu").notes == []
+
+
 def test_data_by_another_classifier_are_told_from_other_data_by_the_same(finished, tmp_path, grey, digits_archive):
     samples = open_archive(digits_archive).load()
     own = tmp_path / "own.safetensors"
