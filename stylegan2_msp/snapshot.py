@@ -134,7 +134,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.is_file():
-        raise UserError(f"{path}: no such snapshot; give --network a network-snapshot-*.safetensors file")
+        raise UserError(f"{path}: no such snapshot; name a network-snapshot-*.safetensors file, or a folder of them")
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
@@ -170,7 +170,7 @@ def newest_snapshot(folder: str | Path) -> Path:
     """
     found = sorted(Path(folder).glob("**/network-snapshot-*.safetensors"), key=lambda p: (p.stat().st_mtime_ns, p.name))
     if not found:
-        raise UserError(f"{folder}: holds no network-snapshot-*.safetensors; train first or give --network FILE")
+        raise UserError(f"{folder}: holds no network-snapshot-*.safetensors; train first, or name such a file")
     return found[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class Run:
                     self._save()
                     self.log.say(
                         f"Stopped by signal at {state.nimg / 1000:.1f} kimg; state saved in {self.folder}. "
-                        f"Go on with --resume {self.folder}"
+                        f"Go on with --resume {shlex.quote(str(self.folder))}"
                     )
                     return 128 + (stop.signum or signal.SIGTERM)
                 if state.nimg >= state.tick_start + config.tick_kimg * 1000 or state.nimg >= total:

@@ -125,6 +125,7 @@ def test_data_by_another_classifier_are_told_from_other_data_by_the_same(finishe
 def test_data_of_another_kind_and_generators_without_msp_are_refused(
     tmp_path, finished, moons_archive, class_only, grey
 ):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="points of 2 classes"):
         report_run(finished, tmp_path / "r", data=moons_archive, device="cpu")
     path = tmp_path / "class.safetensors"
@@ -133,3 +134,7 @@ def test_data_of_another_kind_and_generators_without_msp_are_refused(
         report_run(path, tmp_path / "r", device="cpu")
     assert not (tmp_path / "r").exists()
     assert load_generator(path, "cpu").takes_u is False
+    for place in ("absent", "."):
+        with pytest.raises(UserError, match=r"; (train first, or )?name (a network-snapshot-|such a file)") as error:
+            report_run(tmp_path / "empty" / place, tmp_path / "r", device="cpu")
+        assert "--network" not in str(error.value)  # `report` has --run

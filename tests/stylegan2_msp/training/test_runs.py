@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -277,8 +278,8 @@ def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
 @pytest.mark.slow
 def test_a_signal_saves_and_leaves_and_resuming_loses_nothing(digits_archive, tmp_path):
     """A run that is stopped by SIGTERM, then by SIGINT, ends with the bits of one that never was."""
-    work = command(digits_archive, tmp_path / "parts", kimg=0.48, tick=0.064, snap=100)
-    resumed = [sys.executable, str(SCRIPT), "--resume=auto", f"--outdir={tmp_path / 'parts'}", "--device=cpu"]
+    work = command(digits_archive, tmp_path / "parts of it", kimg=0.48, tick=0.064, snap=100)
+    resumed = [sys.executable, str(SCRIPT), "--resume=auto", f"--outdir={tmp_path / 'parts of it'}", "--device=cpu"]
     resumed += ["--kimg=0.48"]
     reached = 0
     for words, signum, tick in ((work, signal.SIGTERM, "tick 2"), (resumed, signal.SIGINT, "tick 5")):
@@ -292,8 +293,9 @@ def test_a_signal_saves_and_leaves_and_resuming_loses_nothing(digits_archive, tm
             out, err = child.communicate(timeout=60)
         assert child.returncode == 128 + signum, err
         assert "Stopped by signal" in out
+        assert shlex.split(out.split("Go on with --resume ")[1]) == [str(only_run(tmp_path / "parts of it"))]
         assert "Traceback" not in err
-        run = only_run(tmp_path / "parts")
+        run = only_run(tmp_path / "parts of it")
         before, reached = reached, load_state(list_states(run)[-1])[1]["counters"]["nimg"]
         assert before + 128 <= reached < 480
     subprocess.run(resumed, check=True, env=environment(), capture_output=True)
