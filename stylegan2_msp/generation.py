@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from operator import index
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,6 +92,7 @@ class ConditionalGenerator(Conditions):
         Raises:
             UserError: a class, level or seed out of range, or ``msp`` for another measure.
             ValueError: lists of different lengths.
+            TypeError: a seed or class number that is not whole.
 
         Example:
             >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
@@ -108,7 +110,7 @@ class ConditionalGenerator(Conditions):
         uncertainty: npt.ArrayLike | None = None,
     ) -> list[Request]:
         """Checked requests, one per seed; the arguments are those of `sample`."""
-        seed_list = [int(seeds)] if isinstance(seeds, Integral) else [int(s) for s in seeds]  # type: ignore[union-attr]
+        seed_list = [int(seeds)] if isinstance(seeds, Integral) else [index(s) for s in seeds]  # type: ignore[union-attr]
         n = len(seed_list)
         if classes is None:
             class_list: list[int | None] = [s % self.num_classes if self.takes_class else None for s in seed_list]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, cast
 
 import numpy as np
@@ -78,9 +79,10 @@ class Conditions:
 
         Raises:
             UserError: no class has this name.
+            TypeError: a number that is not whole.
         """
         if not isinstance(cls, str):
-            return int(cls)
+            return index(cls)
         if cls not in self.class_names:
             raise UserError(f"class {cls!r}: is none of {', '.join(self.class_names[:10])}; give a name or a number")
         return self.class_names.index(cls)

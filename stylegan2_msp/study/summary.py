@@ -66,7 +66,7 @@ COLUMNS: dict[str, Figure] = {
     "on reals": _figure("second_spearman", "uniform", "reals"),
     "made per accepted image": _figure("cost", "uniform"),
     "monotonicity": _figure("monotonicity", "uniform"),
-    "FID (second classifier)": _figure("fid", "natural"),
+    "FID": _figure("fid", "natural"),
     "recall": _figure("recall", "natural"),
     "recall in levels": _recall_of_levels,
     "mix of corruptions, largest gap": _gap("share_none", "share_blur", "share_noise", on="matched"),
@@ -123,7 +123,8 @@ def _markdown(
         f"Mean ± standard deviation over the seeds; {about.get('items', 0)} items per distribution; "
         f"{study.experiment.kimg * study.scale:g} kimg each; {about.get('device', 'nothing measured yet')}, "
         f"torch {about.get('torch', '-')}; this call took {seconds / 60:.0f} min. "
-        f"Largest gaps to reals: over the levels at which {_ENOUGH} or more reals lie.",
+        f"Largest gaps to reals: over the levels at which {_ENOUGH} or more reals lie. FID: of images on the second "
+        "classifier's features, of points on their coordinates.",
         "",
         "| variant | seeds | " + " | ".join(shown) + " |",
         "| --- | --- |" + " ---: |" * len(shown),

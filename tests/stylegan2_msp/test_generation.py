@@ -43,6 +43,11 @@ def test_classes_by_name(grey_snapshot):
     assert torch.equal(grey.sample(classes="very round", seeds=[0, 1]), grey.sample(classes=1, seeds=[0, 1]))
     with pytest.raises(UserError, match="class 'square': is none of round, very round"):
         grey.sample(classes="square")
+    for wrong in ({"seeds": [0.5]}, {"classes": [1.5]}):  # neither becomes a whole one
+        with pytest.raises(TypeError):
+            grey.sample(**wrong)
+    whole = grey.sample(classes=torch.tensor([1, 0]), msp=0.7, seeds=np.array([0, 1]))
+    assert torch.equal(whole, by_number)
 
 
 def test_a_run_folder_stands_for_its_newest_snapshot(grey_snapshot):
