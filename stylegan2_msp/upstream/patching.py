@@ -13,6 +13,7 @@ from pathlib import Path
 from stylegan2_msp.errors import UserError
 
 COMMIT = "d72cc7d041b42ec8e806021a205ed9349f87c6a4"
+MERGE = "git apply --unidiff-zero --3way"  # without --3way zero context goes by line numbers, right or wrong
 _INDEX = re.compile(r"^diff --git a/(\S+) b/\1\nindex ([0-9a-f]{40})\.\.([0-9a-f]{40})$", re.MULTILINE)
 _UNTOUCHED, _PATCHED = "untouched", "patched"
 
@@ -106,8 +107,9 @@ def _state(checkout: Path, patch: Patch, identify: Callable[[Path], str]) -> str
         state = {before: _UNTOUCHED, after: _PATCHED}.get(found)
         if state is None or (first is not None and state != first):
             raise UserError(
-                f"{path}: has blob id {found}, expected {before} ({COMMIT[:7]}) for {patch.path.name}; "
-                f"bring it back with 'git checkout {COMMIT[:7]} -- {name}' (local edits in it are lost)"
+                f"{path}: has blob id {found}, expected {before} ({COMMIT[:7]}) for {patch.path.name} (edits, or "
+                f"other line ends); commit it and merge ('cat {patch.path.parent}/*.patch | {MERGE}' in the "
+                f"checkout), or drop the edits ('git checkout {COMMIT[:7]} -- {name}')"
             )
         first = state
     return first or _UNTOUCHED

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from stylegan2_msp.cli.patch import patch as patch_command
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.upstream.patching import COMMIT, Patch, blob_id, our_patches, patch_checkout
+from stylegan2_msp.upstream.patching import COMMIT, MERGE, Patch, blob_id, our_patches, patch_checkout
 
 PATCHES = our_patches()
 FILES = {name: blobs for patch in PATCHES for name, blobs in patch.blobs.items()}
@@ -117,6 +117,40 @@ def test_local_edits_are_refused_and_nothing_changes(stand_in: Path) -> None:
         patch_checkout(stand_in, PATCHES, identify=identify)
     assert "\n" not in str(found.value)
     assert contents(stand_in) == before
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_local_edits_and_line_ends_are_merged_as_the_refusal_says(tmp_path: Path, end: str) -> None:
+    """Its command puts zero-context lines where they belong, and takes them back."""
+
+    def git(*words: str, told: bytes = b"") -> bytes:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, cwd=tmp_path, input=told, capture_output=True, check=True).stdout
+
+    git("init", "-q")
+    git("config", "core.autocrlf", "true" if end == "\r\n" else "false")
+    file, lines = tmp_path / "train.py", [f"line {i}" for i in range(40)]
+
+    def commit(kept: list[str]) -> None:
+        file.write_bytes(end.join([*kept, ""]).encode())
+        git("add", "train.py")
+        git("commit", "-qm", "more")
+
+    commit(lines)
+    file.write_bytes(end.join([*lines[:20], "ours", *lines[20:], ""]).encode())
+    patch = git("diff", "-U0", "--full-index")
+    edited = ["edit 1", "edit 2", *lines]
+    commit(edited)
+    (tmp_path / "ours.patch").write_bytes(patch)
+    by_hand = re.findall(r"`cat \S+ \| (git apply [^`]+)`", (PATCHES[0].path.parent / "README.md").read_text())
+    assert by_hand == [MERGE]
+    git(*MERGE.split()[1:], told=patch)
+    assert file.read_bytes().decode().split(end) == [*edited[:22], "ours", *edited[22:], ""]
+    git(*MERGE.split()[1:], "--reverse", told=patch)
+    assert file.read_bytes().decode().split(end) == [*edited, ""]
+    with pytest.raises(UserError) as found:
+        patch_checkout(tmp_path, [Patch(tmp_path / "ours.patch", {"train.py": ("0" * 40, "1" * 40)})])
+    assert f"cat {tmp_path}/*.patch | {MERGE}'" in str(found.value)
 
 
 def test_a_patch_of_which_half_is_applied_is_refused(stand_in: Path) -> None:
