@@ -8,6 +8,7 @@ from typing import Any
 import click
 import torch
 
+from stylegan2_msp.networks.truncation import ConditionalMean
 from stylegan2_msp.uncertainty import MEASURES
 from stylegan2_msp.upstream.loading import Label
 
@@ -41,6 +42,10 @@ class Asked:
         if msp is not None and uncertainty is not None:
             raise click.UsageError("--msp and --uncertainty are two names of one option; give one of them")
         self.meaning: Label | None = getattr(G, "msp_label", None)
+        if self.meaning is not None and not self.meaning.size:
+            if level is not None:
+                raise click.UsageError("--msp: this network was trained without uncertainty; leave it out")
+            self.meaning = None
         if self.meaning is None and level is not None:
             if G.c_dim < 2:
                 raise click.UsageError("--msp: this network has no label that could hold one; leave it out")
@@ -105,7 +110,7 @@ def set_centre(G: Any, c: torch.Tensor) -> None:
     if centre_of is not None:
         mean = centre_of(c, G.mapping.w_avg)[0]
     else:
-        z = torch.randn([_SAMPLES, G.z_dim], generator=torch.Generator().manual_seed(0)).to(c.device)
+        z = ConditionalMean(G.z_dim, _SAMPLES).z(c.device)  # those of the network as `import` rebuilds it
         mean = G.mapping(z, c.expand(len(z), -1))[:, 0].mean(dim=0)
     G.mapping.w_avg.copy_(mean)
 

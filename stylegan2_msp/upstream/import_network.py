@@ -58,13 +58,17 @@ def import_network(path: str | Path, uncertainty: str | None = None) -> Imported
         found = content if isinstance(content, dict) else {"G_ema": content}
         if "G_ema" not in found:
             raise Refused("it holds no G_ema, the generator with averaged weights")
-        G = _network(found["G_ema"], "Generator")
+        told = uncertainty or _told_by_data(found.get("training_set_kwargs"))
+        G = _network(found["G_ema"], "Generator", by_label=told is not None)
         D = _network(found["D"], "Discriminator") if found.get("D") is not None else None
     except Refused as error:
         raise UserError(f"{path}: {error}; nothing of it was run") from error
     own = found.get("stylegan2_msp")
-    told = uncertainty or _told_by_data(found.get("training_set_kwargs"))
     info = _info_of_own(path, own) if own is not None else _info(path, G, told)
+    asks = info.get("condition", "class+msp") == "class+msp"
+    holds = info.get("uncertainty") or "msp" if asks else "no uncertainty"
+    if uncertainty not in (None, holds):
+        raise UserError(f"--uncertainty {uncertainty}: {path} says that its label holds {holds}; leave it out")
     classifier = own.get("classifier") if isinstance(own, dict) else None
     return ImportedNetwork(G, D, classifier if isinstance(classifier, bytes) else None, info)
 
@@ -79,7 +83,13 @@ def with_data(found: ImportedNetwork, data: str | Path) -> ImportedNetwork:
     if archive.classifier_bytes is None:
         raise UserError(f"--data {data}: holds no classifier; annotate it, or leave it out")
     kwargs: Any = found.G.init_kwargs
-    measure = found.info["uncertainty"] or archive.uncertainty
+    as_long = archive.annotated and kwargs["c_dim"] == archive.labels().shape[1]
+    if found.info.get("condition") == "class" and as_long:
+        raise UserError(
+            f"--data {data}: its labels, as long as the network's, are classes and {archive.uncertainty}; "
+            f"add --uncertainty {archive.uncertainty}"
+        )
+    measure = found.info.get("uncertainty") or archive.uncertainty
     mine = (found.info["num_classes"], kwargs["img_channels"], kwargs["img_resolution"], measure)
     theirs = (archive.num_classes, archive.img_channels, archive.img_resolution, archive.uncertainty)
     if mine != theirs:
@@ -99,12 +109,15 @@ def _told_by_data(trained_on: Any) -> str | None:
     return name if isinstance(name, str) and name in MEASURES else None
 
 
-def _network(record: Any, wanted: str) -> nn.Module:
+def _network(record: Any, wanted: str, by_label: bool = False) -> nn.Module:
+    """The network; with ``by_label`` one of the family's truncates towards the mean of its label."""
     if isinstance(record, OwnRecord):
         name, kwargs, tensors = network_of(record)
     elif isinstance(record, ModuleRecord):
         name, tensors = record.class_name, tensors_of(record)
         kwargs = (generator_kwargs if wanted == "Generator" else discriminator_kwargs)(record, tensors)
+        if by_label:
+            kwargs["mapping_kwargs"]["truncation"] = "conditional"
     else:
         raise Refused(f"where a {wanted} should be it holds something else")
     if name != wanted:

@@ -14,7 +14,7 @@ _LONGEST_HEADER = 100 << 20  # safetensors' own bound
 
 @dataclass(frozen=True)
 class Label:
-    """What c holds beside the class: ``size`` numbers of the measure ``uncertainty``."""
+    """What c holds beside the class: ``size`` numbers of the measure ``uncertainty``, or none."""
 
     num_classes: int
     uncertainty: str = "msp"
@@ -33,7 +33,7 @@ def reading_ours(load: Callable[..., dict[str, Any]]) -> Callable[..., dict[str,
 
 
 def label_of(data: dict[str, Any]) -> Label | None:
-    """What a pickle's dictionary says of its label; None where that holds no uncertainty, or nothing tells."""
+    """What a pickle's dictionary says of its label; None where nothing tells."""
     c_dim = int(data["G_ema"].c_dim)
     ours = data.get("stylegan2_msp")
     trained_on = data.get("training_set_kwargs") or {}
@@ -41,6 +41,8 @@ def label_of(data: dict[str, Any]) -> Label | None:
         info = json.loads(ours["info"])
         num_classes, name = int(info.get("num_classes") or 0), str(info.get("uncertainty") or "msp")
         known = info.get("condition") == "class+msp"
+        if info.get("condition") in ("none", "class"):
+            return Label(c_dim, size=0)
     else:
         name = str(trained_on.get("uncertainty") or "msp")
         num_classes = c_dim // 2 if name == "softmax" else c_dim - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,8 @@ Command = Callable[..., Any]
 def condition_options(command: Command) -> Command:
     """Adds the options of our `train` that work in the checkout's loop."""
     ours = {param.name: param for param in train.params}
+    here = ours["cond_msp"] = copy.copy(ours["cond_msp"])
+    here.help = "Condition on [class, MSP]; the options after this one go with it.  [default: off]"
     command.__dict__.setdefault("__click_params__", []).extend(ours[name] for name in reversed(OPTIONS))
     return command
 

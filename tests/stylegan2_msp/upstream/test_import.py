@@ -25,6 +25,7 @@ from stylegan2_msp.networks import Discriminator, Generator
 from stylegan2_msp.snapshot import load_discriminator, load_snapshot, save_snapshot
 from stylegan2_msp.upstream import import_network as reading
 from stylegan2_msp.upstream.adapter import adapted
+from stylegan2_msp.upstream.export_reference import export_reference
 from stylegan2_msp.upstream.import_network import import_network, rebuilt
 from stylegan2_msp.upstream.loading import DATASET
 from stylegan2_msp.upstream.pickle_machine import Refused
@@ -215,6 +216,31 @@ def test_label_with_an_uncertainty(family: Any, tmp_path: Path) -> None:
         import_network(path, "softmax")
 
 
+def test_truncation_of_a_label_with_an_uncertainty(family: Any, tmp_path: Path) -> None:
+    """As in a patched checkout, towards the mean of the label; of classes alone towards w_avg, as the family's."""
+    arrays = family_pickle(tmp_path / "net.pkl", "mono32", family)
+    z = arrays["z"][:1].expand(2, -1)
+    c = torch.cat([torch.eye(10)[[4, 5]], torch.tensor([[0.3], [0.9]])], dim=1)
+    plain = import_network(tmp_path / "net.pkl").G.mapping
+    torch.testing.assert_close(plain(z, c, truncation_psi=0)[:, 0], plain.w_avg.expand(2, -1))
+    mapping = import_network(tmp_path / "net.pkl", "msp").G.mapping
+    means = [mapping(mapping.centre.z(), row.expand(1024, -1))[:, 0].mean(dim=0) for row in c]
+    torch.testing.assert_close(mapping(z, c, truncation_psi=0)[:, 0], torch.stack(means))
+
+
+def test_what_our_own_pickle_says_of_its_label_holds(grey_snapshot: Path, tmp_path: Path) -> None:
+    export_reference(grey_snapshot, tmp_path / "own.pkl")
+    assert import_network(tmp_path / "own.pkl", "msp").info == import_network(tmp_path / "own.pkl").info
+    with pytest.raises(UserError, match=r"--uncertainty entropy: .* says that its label holds msp; leave it out"):
+        import_network(tmp_path / "own.pkl", "entropy")
+    plain = load_snapshot(grey_snapshot)
+    info = {**plain.info, "condition": "class", "uncertainty": "msp"}  # trained with --cond=1 on annotated data
+    save_snapshot(tmp_path / "class.safetensors", plain.G, None, info)
+    export_reference(tmp_path / "class.safetensors", tmp_path / "class.pkl")
+    with pytest.raises(UserError, match="its label holds no uncertainty; leave it out"):
+        import_network(tmp_path / "class.pkl", "msp")
+
+
 def test_pickle_with_the_generator_alone(family: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.pkl"
     arrays = golden("mono32")
@@ -266,6 +292,9 @@ def test_classifier_of_the_data_travels_along(digits_archive: Path, family: Any,
     assert [answer.u for answer in said if answer] == theirs.answer(items)[1].tolist()
     with pytest.raises(UserError, match=r"--data .*: classes, channels, size and measure are \(10, 1, 16, 'msp'\)"):
         run_import(tmp_path / f"{2 * size}.pkl", dest, "--data", str(digits_archive))
+    (tmp_path / "untold.pkl").write_bytes(pickle.dumps({"G_ema": adapted(G)}))
+    with pytest.raises(UserError, match=r"--data .*: its labels, .*; add --uncertainty msp"):
+        run_import(tmp_path / "untold.pkl", dest, "--data", str(digits_archive))
 
 
 def broken(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,12 +13,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from stylegan2_msp.cli.train import train
 from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.data.samples import Annotation, Samples
 from stylegan2_msp.networks import Generator, build_network
 from stylegan2_msp.snapshot import load_snapshot
 from stylegan2_msp.upstream.adapter import Arguments, ReferenceGenerator
-from stylegan2_msp.upstream.asking import Asked
+from stylegan2_msp.upstream.asking import Asked, set_centre
 from stylegan2_msp.upstream.grid import grid_or, levels_by_class
 from stylegan2_msp.upstream.loading import DATASET, Label, label_of, reading_ours
 from stylegan2_msp.upstream.train_options import OPTIONS, Condition, condition_options
@@ -141,6 +142,9 @@ def test_options_are_those_of_our_train() -> None:
 
     said = CliRunner().invoke(command, ["--cond-msp=1", "--label-noise", "auto", "--flatten", "0"]).output
     assert json.loads(said) == {**dict.fromkeys(OPTIONS), "cond_msp": True, "label_noise": "auto", "flatten": 0.0}
+    told, ours = (CliRunner().invoke(of, ["--help"]).output for of in (command, train))
+    assert "when the data carry an MSP" in " ".join(ours.split())
+    assert "when the data carry an MSP" not in " ".join(told.split())  # the checkout trains without unless told
 
 
 def test_label_of_an_image() -> None:
@@ -155,9 +159,10 @@ def test_label_of_an_image() -> None:
 
 def test_other_networks_are_asked_as_before() -> None:
     plain = torch.tensor([[0.0, 1.0, 0.0]])
-    asked = Asked(network(3, None), 1, None, None)
-    assert asked.class_or_any(None) is None
-    assert asked.label(5, plain) is plain
+    for label in (None, Label(3, size=0)):
+        asked = Asked(network(3, label), 1, None, None)
+        assert asked.class_or_any(None) is None
+        assert asked.label(5, plain) is plain
     Asked(network(0, None), None, None, None).answer_none()
 
 
@@ -165,6 +170,8 @@ def test_other_networks_are_asked_as_before() -> None:
     ("c_dim", "label", "asked", "said"),
     [
         (0, None, (None, 0.7, None), "no label that could hold one"),
+        (4, Label(4, size=0), (None, 0.7, None), "trained without uncertainty"),
+        (4, Label(4, size=0), (1, None, 0.7), "trained without uncertainty"),
         (4, Label(3), (None, 0.2, None), r"--msp \(--uncertainty\) 0.2: MSP lies in"),
         (4, Label(3), (3, 0.7, None), "--class 3: choose one from 0 to 2"),
         (4, Label(3), (None, 0.7, 0.7), "two names of one option"),
@@ -194,6 +201,26 @@ def test_none_becomes_the_label_and_w_avg_its_centre() -> None:
         Asked(network(4, None), None, None, None).answer_none()
 
 
+def test_a_network_of_the_family_has_the_centre_that_import_gives_it() -> None:
+    """`import --uncertainty msp`, then `generate --trunc`, makes the images of a patched checkout's generate.py."""
+    G = network(4, None)
+    c = torch.tensor([[0.0, 1.0, 0.0, 0.5]])
+    wanted = G.mapping.centre_of(c, c)[0]
+
+    class Foreign(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("w_avg", torch.zeros(8))
+
+        def forward(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            ws: torch.Tensor = G.mapping(z, c)
+            return ws
+
+    foreign = Arguments(z_dim=8, c_dim=4, mapping=Foreign())
+    set_centre(foreign, c)
+    torch.testing.assert_close(foreign.mapping.w_avg, wanted)
+
+
 def test_a_grey_generator_for_the_projector() -> None:
     G = network(4, Label(3))
     ws = G.mapping(torch.randn(2, 8), torch.eye(4)[:2])
@@ -215,6 +242,8 @@ def test_what_a_pickle_says_of_its_label() -> None:
     info = json.dumps({"num_classes": 3, "uncertainty": "entropy", "condition": "class+msp"})
     trained = {"class_name": DATASET, "uncertainty": "margin"}
     assert label_of({"G_ema": G, "stylegan2_msp": {"info": info}}) == Label(3, "entropy")
+    classes = {"num_classes": 4, "uncertainty": None, "condition": "class"}
+    assert label_of({"G_ema": G, "stylegan2_msp": {"info": json.dumps(classes)}}) == Label(4, size=0)
     assert label_of({"G_ema": G, "training_set_kwargs": trained}) == Label(3, "margin")
     assert label_of({"G_ema": G, "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}) is None
     vector = {"G_ema": network(6, None), "training_set_kwargs": {"class_name": DATASET, "uncertainty": "softmax"}}
