@@ -174,7 +174,7 @@ def resolve(given: dict[str, Any], data: DataInfo, processes: int, device: str, 
 def _condition(given: dict[str, Any], data: DataInfo) -> str:
     wanted = given.get("cond_msp")
     if wanted is None:
-        wanted = data.annotated and not given.get("cond")
+        wanted = data.annotated and given.get("cond") is None
     if wanted:
         if not data.annotated:
             raise UserError(f"{given['data']}: has no MSP; annotate it or give --classifier, or leave --cond-msp out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,16 @@ def make_folder(path: str | Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder}: is not writable; choose another output folder")
     return folder
+
+
+def refuse_address(path: str | Path) -> None:
+    """Says that nothing is downloaded, where a file is named by its address in the web.
+
+    Raises:
+        UserError: it is.
+    """
+    if re.match(r"https?:/", str(path)):  # a Path has lost one of the slashes
+        raise UserError(f"{path}: is an address in the web; download it and name the file")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from stylegan2_msp.conditioning import make_labels
 from stylegan2_msp.device import pick_device
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import refuse_address
 from stylegan2_msp.request import Answer, Conditions, Level, Request
 from stylegan2_msp.search import Make, Search
 from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
@@ -239,6 +240,7 @@ def load_generator(path: str | Path | None = None, device: torch.device | str = 
 def find_snapshot(path: str | Path | None) -> Path:
     """The snapshot that a file, a folder or nothing (then ``training-runs``) stands for; raises `UserError`."""
     where = Path(RUNS if path is None else path)
+    refuse_address(where)
     return newest_snapshot(where) if path is None or where.is_dir() else where
 
 

@@ -42,7 +42,7 @@ class NumberOrAuto(click.ParamType):
     "--classifier", help="Annotate data that have class labels only: 'train', FILE.pt2 or package.module:factory."
 )
 @click.option("--classifier-weights", type=click.Path(), help="Safetensors file for package.module:factory.")
-@click.option("--cond", type=bool, help="Condition on the class alone.")
+@click.option("--cond", type=bool, help="Condition on the class alone; 0 on nothing.")
 @click.option("--subset", type=int, help="Train on this many random images.  [default: all]")
 @click.option("--mirror", type=bool, help="Mirror a random half of the images (refused with --cond-msp).")
 @click.option(
@@ -132,7 +132,9 @@ class NumberOrAuto(click.ParamType):
 @click.option("--snap", type=int, help="Ticks between snapshots.  [default: 10]")
 @click.option("--tick", type=float, help="kimg between progress lines.")
 @click.option(
-    "--metrics", type=click.Choice(["condition", "none"]), help="Measured at every tick.  [default: condition]"
+    "--metrics",
+    type=click.Choice(["condition", "none"]),
+    help="Measured at every tick; FID and more: evaluate.  [default: condition]",
 )
 @click.option("--seed", type=int, help="Seed of everything.  [default: 0]")
 @click.option("--workers", type=int, help="Threads that decode the images.  [default: all cores]")

@@ -14,9 +14,14 @@ from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_g
 def load_conditional(network: str | Path, device: str) -> ConditionalGenerator:
     """A generator with a condition to evaluate and the classifier to do it with; raises `UserError` for another."""
     generator = load_generator(find_snapshot(network), device)
-    if generator.classifier is None or not generator.takes_u:
+    if not generator.takes_u:
         raise UserError(
             f"{generator.snapshot.path}: was trained without MSP, there is nothing to compare; give a --cond-msp=1 run"
+        )
+    if generator.classifier is None:
+        raise UserError(
+            f"{generator.snapshot.path}: holds no classifier to ask; train on annotated data that hold one "
+            "(a pickle: `import --data`)"
         )
     return generator
 

@@ -13,7 +13,7 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import DataInfo, TrainConfig, resolve
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.files import make_folder, refuse_address, replacing
 from stylegan2_msp.networks.precision import bfloat16_pays
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.transfer import adopted, read_source
@@ -62,6 +62,8 @@ def prepare(
     Raises:
         UserError: data, options or what is to be resumed do not fit.
     """
+    if resume is not None:
+        refuse_address(resume)
     if resume is not None and resume.endswith(".pkl"):
         raise UserError(f"--resume {resume}: is a pickle; make a snapshot of it with `stylegan2-msp import {resume}`")
     snapshot = resume is not None and resume.endswith(".safetensors")
@@ -75,7 +77,9 @@ def prepare(
         if not Path(saved.data).exists():
             raise UserError(f"--data: {state} was trained on {saved.data}, which is not here; give --data X.zip")
         given = {**given, "data": saved.data}
+    named = Path(given["data"]).absolute()
     archive = _annotated(given, device)
+    _check_beside(given, outdir, resume, named, archive)
     if archive.annotated and classifier_of(archive) is None:
         for option in ("consistency", "consistency_uniform", "consistency_class"):
             if given.get(option):
@@ -102,7 +106,7 @@ def prepare(
         plan = Plan(_continued(saved, given, processes), state.parent, device, machine, state=state)
     else:
         config = _new_config(given, archive, processes, device, transfer)
-        folder = _run_folder(outdir, archive, config, dry_run)
+        folder = _run_folder(outdir, named, config, dry_run)
         plan = Plan(config, folder, device, machine, weights=transfer)
     print(json.dumps({k: v for k, v in plan.config.to_dict().items() if k != "given"}, indent=1), flush=True)
     if plan.config.condition == "none" and given.get("cond") is None and archive.num_classes and not archive.annotated:
@@ -116,6 +120,20 @@ def prepare(
         temporary.write_text(json.dumps(plan.config.to_dict(), indent=2) + "\n", encoding="utf-8")
     print(f"Training in {plan.folder} on {processes} x {device}.", flush=True)
     return plan
+
+
+def _check_beside(given: dict[str, Any], outdir: Path, resume: str | None, data: Path, archive: Archive) -> None:
+    """Options that only the data, or what is resumed, show to be wrong; raises `UserError`."""
+    if data.is_dir() and outdir.resolve().is_relative_to(data.resolve()):
+        raise UserError(
+            f"--outdir {outdir}: lies in the data, whose images the run's pictures would join; choose another"
+        )
+    if (given.get("subset") or 0) > len(archive):
+        raise UserError(
+            f"--subset {given['subset']}: {archive.path} holds {len(archive)}; ask for fewer or leave it out"
+        )
+    if given.get("freezed") and resume is None:
+        raise UserError("--freezed: keeps layers of D as another run left them; add --resume or leave it out")
 
 
 def _annotated(given: dict[str, Any], device: str) -> Archive:
@@ -192,12 +210,12 @@ def _share_at_once(saved: TrainConfig, processes: int) -> int:
     return fitting[-1]
 
 
-def _run_folder(outdir: Path, archive: Archive, config: TrainConfig, dry_run: bool) -> Path:
+def _run_folder(outdir: Path, data: Path, config: TrainConfig, dry_run: bool) -> Path:
     """NNNNN-data-cfg-seed, numbered after the runs that exist."""
     if not dry_run:
         make_folder(outdir)
     taken = [int(m.group(1)) for p in outdir.glob("*") if (m := re.match(r"(\d{5})-", p.name))]
-    name = re.sub(r"[^\w.-]+", "_", archive.path.stem.lstrip("."))[:40]
+    name = re.sub(r"[^\w.-]+", "_", data.stem.lstrip("."))[:40]
     return outdir / f"{max(taken, default=-1) + 1:05d}-{name}-{config.cfg}-seed{config.seed}"
 
 

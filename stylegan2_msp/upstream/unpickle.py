@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import refuse_address
 from stylegan2_msp.upstream.pickle_machine import Budget, Maker, PickleMachine, Refused
 
 _MAX_FILE = 4 << 30
@@ -106,6 +107,7 @@ def read_pickle(path: str | Path) -> Any:
         UserError: the file is missing, too large, damaged, or holds something else; says what.
     """
     path = Path(path)
+    refuse_address(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the pickle of a network")
     size = path.stat().st_size

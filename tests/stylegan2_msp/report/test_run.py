@@ -132,6 +132,9 @@ def test_data_of_another_kind_and_generators_without_msp_are_refused(
     save_snapshot(path, class_only.G, grey.classifier.to_bytes(), class_only.snapshot.info)
     with pytest.raises(UserError, match="without MSP"):
         report_run(path, tmp_path / "r", device="cpu")
+    save_snapshot(tmp_path / "alone.safetensors", grey.G, None, grey.snapshot.info)
+    with pytest.raises(UserError, match="holds no classifier to ask"):
+        report_run(tmp_path / "alone.safetensors", tmp_path / "r", device="cpu")
     assert not (tmp_path / "r").exists()
     assert load_generator(path, "cpu").takes_u is False
     for place in ("absent", "."):

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -18,6 +19,8 @@ from safetensors.torch import save_file
 
 from stylegan2_msp.cli.train import train
 from stylegan2_msp.config import DataInfo, TrainConfig, resolve
+from stylegan2_msp.data.archive import open_archive, write_archive
+from stylegan2_msp.data.samples import Samples, default_names
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.presets import PRESETS
@@ -68,11 +71,15 @@ class Evil:
         (["--kimg=inf"], "--kimg: must be finite, found inf"),
         (["--tick=nan"], "--tick: must be at least 0, found nan"),
         (["--z-dim=1"], "--z-dim: must be at least 2, found 1"),
+        (["--subset=100000"], "ask for fewer or leave it out"),
+        (["--freezed=2"], "--freezed: keeps layers of D as another run left them; add --resume"),
+        (["--cond=0", "--consistency=5"], "--consistency: needs the MSP"),
         (["--seed=20251128125501"], "--seed: must be in [0, 4294967295]"),
     ],
 )
 def test_wrong_options_are_named(digits_archive, tmp_path, words, wanted):
-    result = CliRunner().invoke(train, [f"--data={digits_archive}", f"--outdir={tmp_path}", "--device=cpu", *words])
+    given = [f"--data={digits_archive}", f"--outdir={tmp_path}", "--device=cpu", "--kimg=0.001", *words]
+    result = CliRunner().invoke(train, given)
     assert isinstance(result.exception, UserError)
     assert wanted in str(result.exception)
     assert not list(tmp_path.iterdir())
@@ -83,6 +90,35 @@ def test_a_label_noise_that_is_no_number_is_wrong_usage(digits_archive, tmp_path
     result = CliRunner().invoke(train, words)
     assert result.exit_code == 2
     assert "'loud' is not a valid float" in result.output
+
+
+def test_a_run_does_not_go_into_its_data(digits_archive, tmp_path):
+    with zipfile.ZipFile(digits_archive) as file:
+        file.extractall(tmp_path / "data")
+    for outdir in (tmp_path / "data", tmp_path / "data" / "runs"):
+        words = [f"--data={tmp_path / 'data'}", f"--outdir={outdir}", "--device=cpu", "--dry-run"]
+        result = CliRunner().invoke(train, words)
+        assert isinstance(result.exception, UserError)
+        assert "lies in the data" in str(result.exception)
+    assert not (tmp_path / "data" / "runs").exists()
+    beside = ["--device=cpu", "--dry-run", f"--outdir={tmp_path / 'data-runs'}"]
+    assert CliRunner().invoke(train, [f"--data={tmp_path / 'data'}", *beside]).exit_code == 0
+
+
+@pytest.mark.parametrize(("words", "wanted"), [([], "class+msp"), (["--cond=1"], "class"), (["--cond=0"], "none")])
+def test_what_cond_asks_for_on_annotated_data(digits_archive, tmp_path, words, wanted):
+    result = CliRunner().invoke(train, [f"--data={digits_archive}", f"--outdir={tmp_path}", "--dry-run", *words])
+    assert f'"condition": "{wanted}"' in result.output
+
+
+def test_a_run_is_named_after_the_data_that_were_given(digits_archive, tmp_path):
+    archive = open_archive(digits_archive)
+    samples = archive.load()
+    write_archive(tmp_path / "bare.zip", Samples(samples.data, samples.names, samples.classes), progress=False)
+    (tmp_path / "f.safetensors").write_bytes(archive.classifier_bytes)
+    words = [f"--data={tmp_path / 'bare.zip'}", f"--classifier={tmp_path / 'f.safetensors'}", "--dry-run"]
+    result = CliRunner().invoke(train, [*words, f"--outdir={tmp_path / 'runs'}", "--device=cpu"])
+    assert f"would train in {tmp_path / 'runs' / '00000-bare-tiny-seed0'}." in result.output
 
 
 def test_points_have_no_augmentation_for_the_classifier_either(moons_archive, tmp_path):
@@ -102,11 +138,6 @@ def test_the_command_prints_one_line_and_no_traceback(tmp_path):
 
 
 def test_cond_msp_without_msp_and_without_classifier(tmp_path):
-    import numpy as np
-
-    from stylegan2_msp.data.archive import write_archive
-    from stylegan2_msp.data.samples import Samples, default_names
-
     images = np.random.RandomState(0).randint(0, 256, (6, 1, 16, 16), dtype=np.uint8)
     write_archive(tmp_path / "x.zip", Samples(images, default_names("images", 6), np.arange(6) % 2), progress=False)
     words = [

@@ -227,3 +227,5 @@ def test_own_run_of_classes_becomes_one_with_msp(digits_archive: Path, tmp_path:
 def test_pickles_are_sent_to_import(digits_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stylegan2-msp import"):
         start({"data": str(digits_archive)}, tmp_path, "network.pkl", Machine(device="cpu"))
+    with pytest.raises(UserError, match="an address in the web; download it"):
+        start({"data": str(digits_archive)}, tmp_path, "https://example.org/network.pkl", Machine(device="cpu"))

@@ -216,6 +216,12 @@ def test_label_with_an_uncertainty(family: Any, tmp_path: Path) -> None:
         import_network(path, "softmax")
 
 
+def test_an_address_is_no_file(tmp_path: Path) -> None:
+    for read in (import_network, load_generator):
+        with pytest.raises(UserError, match="an address in the web; download it"):
+            read(Path("https://example.org/net.pkl"))
+
+
 def test_truncation_of_a_label_with_an_uncertainty(family: Any, tmp_path: Path) -> None:
     """As in a patched checkout, towards the mean of the label; of classes alone towards w_avg, as the family's."""
     arrays = family_pickle(tmp_path / "net.pkl", "mono32", family)
