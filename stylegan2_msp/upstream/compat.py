@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from stylegan2_msp.errors import UserError
 from stylegan2_msp.upstream import stand_ins
 from stylegan2_msp.upstream.operators import OPERATORS
 
@@ -67,6 +69,27 @@ def training(training_loop: Any) -> None:
 
     training_loop.setup_snapshot_image_grid = grid_or(training_loop.setup_snapshot_image_grid)
     training_loop.torch = torch_of_the_loop()
+    copy = naming_shapes(training_loop.misc.copy_params_and_buffers)
+    training_loop.misc = stand_ins.StandIn(training_loop.misc, copy_params_and_buffers=copy)
+
+
+def naming_shapes(copy: Callable[..., None]) -> Callable[..., None]:
+    """`copy_params_and_buffers`, which for networks of ours says in one line what does not fit."""
+    from stylegan2_msp.upstream.adapter import ReferenceDiscriminator, ReferenceGenerator
+
+    def copy_fitting(src: torch.nn.Module, dst: torch.nn.Module, require_all: bool = False) -> None:
+        theirs = src.state_dict()
+        for name, mine in (
+            dst.state_dict().items() if isinstance(dst, ReferenceGenerator | ReferenceDiscriminator) else ()
+        ):
+            if name in theirs and theirs[name].shape != mine.shape:
+                raise UserError(
+                    f"--resume: {name} is {list(theirs[name].shape)} there and {list(mine.shape)} here, the label or "
+                    "the networks are others; leave it out, or use `stylegan2-msp import` and our `train --resume`"
+                )
+        copy(src, dst, require_all=require_all)
+
+    return copy_fitting
 
 
 def torch_of_the_loop() -> ModuleType:

@@ -13,7 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.networks import Generator
 from stylegan2_msp.upstream import compat, stand_ins
+from stylegan2_msp.upstream.adapter import ReferenceGenerator
 from stylegan2_msp.upstream.hook import CHANGES, _truth
 from stylegan2_msp.upstream.operators import OPERATORS
 
@@ -128,3 +131,17 @@ def test_modules_are_altered_as_they_are_imported(tmp_path: Path) -> None:
         assert distutils.util.strtobool("on") == 1
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=True)
+
+
+def test_resuming_from_another_shape_is_one_line() -> None:
+    sizes = {"z_dim": 8, "w_dim": 8, "img_resolution": 8, "img_channels": 1, "synthesis_kwargs": {"channel_base": 64}}
+    plain, ours, same = (
+        kind(c_dim=c, **sizes) for kind, c in ((Generator, 0), (ReferenceGenerator, 4), (Generator, 4))
+    )
+    copied = []
+    copy = compat.naming_shapes(lambda src, dst, require_all: copied.append((src, dst, require_all)))
+    with pytest.raises(UserError, match=r"--resume: mapping\.fc0\.weight is \[8, 8\] there and \[8, 16\] here"):
+        copy(plain, ours)
+    copy(same, ours, require_all=False)
+    copy(ours, plain)  # not ours: as the checkout does it
+    assert copied == [(same, ours, False), (ours, plain, False)]
