@@ -176,6 +176,8 @@ def _condition(given: dict[str, Any], data: DataInfo) -> str:
     if wanted is None:
         wanted = data.annotated and given.get("cond") is None
     if wanted:
+        if given.get("cond") is False:
+            raise UserError("--cond=0: asks for no condition, --cond-msp=1 for class and MSP; leave one of them out")
         if not data.annotated:
             raise UserError(f"{given['data']}: has no MSP; annotate it or give --classifier, or leave --cond-msp out")
         return "class+msp"

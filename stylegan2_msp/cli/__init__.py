@@ -30,6 +30,11 @@ def run(command: click.Command) -> None:
         _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped", 130)
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")  # not imported for this alone
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        _fail("the GPU's memory is full; ask for fewer items at once with a smaller --batch, or take --device cpu", 1)
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:

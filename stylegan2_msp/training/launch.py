@@ -96,8 +96,28 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-@_denormals_flushed()
+@contextmanager
+def _full_memory_named(at_once: int) -> Iterator[None]:
+    """Says in one line what helps where a GPU's memory does not hold a pass of so many images.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        less = (
+            "choose smaller networks with --cfg" if at_once == 1 else f"start with --batch-gpu={max(at_once // 2, 1)}"
+        )
+        raise UserError(f"--batch-gpu: {at_once} images at once do not fit in the GPU's memory; {less}") from error
+
+
 def _train(plan: Plan, world: World) -> int:
+    with _denormals_flushed(), _full_memory_named(plan.config.batch_gpu):
+        return _train_here(plan, world)
+
+
+def _train_here(plan: Plan, world: World) -> int:
     if world.device.type == "cpu":
         keep_freed_memory()
     torch.backends.cudnn.benchmark = not plan.machine.nobench

@@ -274,3 +274,15 @@ def test_levels_of_which_the_data_hold_nothing_are_named(generate_cli, grey_snap
     assert code == 0
     assert "none of the data lie within 0.05 of MSP 0.7, 0.5: what is made for it is guessed" in out
     assert "guessed" not in generate_cli(*words, "--msp", "1.0,0.3")[1]
+
+
+def test_a_full_gpu_is_one_line(generate_cli, grey_snapshot, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("stylegan2_msp.generation.ConditionalGenerator.batches", full)
+    code, _, err = generate_cli("--network", grey_snapshot, "--seeds", "0", "--msp", "0.7")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(
+        "error: the GPU's memory is full; ask for fewer items at once with a smaller"
+    )

@@ -28,6 +28,7 @@ from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
 from stylegan2_msp.training.checkpoint import load_state
 from stylegan2_msp.training.distributed import choose_device
 from stylegan2_msp.training.plan import _continued
+from stylegan2_msp.training.step import Trainer
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
 
@@ -74,6 +75,7 @@ class Evil:
         (["--subset=100000"], "ask for fewer or leave it out"),
         (["--freezed=2"], "--freezed: keeps layers of D as another run left them; add --resume"),
         (["--cond=0", "--consistency=5"], "--consistency: needs the MSP"),
+        (["--cond=0", "--cond-msp=1"], "--cond=0: asks for no condition"),
         (["--seed=20251128125501"], "--seed: must be in [0, 4294967295]"),
     ],
 )
@@ -320,3 +322,19 @@ def test_what_is_advised_against_divergence_can_be_done():
     saved = resolve({"data": "x", "cfg": "tiny"}, images, 1, "cpu", False)
     found = _continued(saved, {"gamma": 7.0, "lrate": 1e-4}, 1)
     assert (found.gamma, found.lrate) == (7.0, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "less"), [(8, "start with --batch-gpu=4"), (1, "choose smaller networks with --cfg")]
+)
+def test_a_full_gpu_is_named_with_what_helps(digits_archive, tmp_path, monkeypatch, at_once, less):
+    """A GPU that is too small for a preset of eight is the first thing that many meet."""
+
+    def step(_: Trainer) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    words = ["--data", digits_archive, "--outdir", tmp_path, "--device=cpu", "--batch=8", f"--batch-gpu={at_once}"]
+    said = CliRunner().invoke(train, list(map(str, words)))
+    assert isinstance(said.exception, UserError)
+    assert str(said.exception) == f"--batch-gpu: {at_once} images at once do not fit in the GPU's memory; {less}"
