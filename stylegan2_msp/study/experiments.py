@@ -83,7 +83,8 @@ _PARTS_OF_IMAGES = (
     Variant("augmented term", ("--consistency-augment=0.25",)),
 )
 _MEASURES = tuple(
-    Variant(f"measure {name}", measure=name) for name in ("entropy", "margin", "true_class", "energy", "softmax")
+    Variant(f"measure {name}", measure=name)
+    for name in ("entropy", "margin", "true_class", "energy", "mutual_information", "softmax")
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
