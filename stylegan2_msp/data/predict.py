@@ -25,8 +25,7 @@ def predict_all(classifier: FrozenClassifier, samples: Samples, batch: int = BAT
     data, classes = samples.data, _classes(samples)
     parts, values = [], []
     starts = range(0, len(data), batch)
-    unit = "images" if classifier.kind == "images" else "points"
-    for start in track(starts, "annotating", len(data), unit, step=batch):
+    for start in track(starts, "annotating", len(data), _unit(classifier), step=batch):
         x = to_float(torch.from_numpy(data[start : start + batch]).to(device))
         logits = classifier(x)
         wanted = classifier.measured_logits(x) if measure.draws else logits
@@ -44,7 +43,8 @@ def with_measure(classifier: FrozenClassifier, samples: Samples, name: str, batc
     found = classifier.with_measure(MEASURES[name]()).to(device)
     rows = np.linspace(0, len(samples) - 1, min(len(samples), _FIT)).astype(int)
     data, classes = torch.from_numpy(samples.data[rows]), _classes(samples)[torch.from_numpy(rows)]
-    parts = [found.measured_logits(to_float(part.to(device))).cpu() for part in data.split(batch)]
+    shown = track(data.split(batch), f"finding the range of {found.measure.title}", len(data), _unit(found), step=batch)
+    parts = [found.measured_logits(to_float(part.to(device))).cpu() for part in shown]
     logits = torch.cat(parts, dim=-2)
     check_finite(logits.sum(dim=0) if found.measure.draws else logits, rows.tolist())
     return found.with_measure(found.measure.fitted(logits, classes)).to(device)
@@ -60,6 +60,10 @@ def check_finite(answers: torch.Tensor, rows: Sequence[int]) -> None:
     if not fine.all():
         bad = rows[int((~fine).int().argmax())]
         raise UserError(f"--classifier: gives NaN for sample {bad}; check its weights and --input-range")
+
+
+def _unit(classifier: FrozenClassifier) -> str:
+    return "images" if classifier.kind == "images" else "points"
 
 
 def _classes(samples: Samples) -> torch.Tensor:

@@ -115,6 +115,15 @@ def test_what_counts_as_0_and_1_is_printed_where_the_data_decide(
     assert f"energy of {energy[0]:.4g} or less counts as 0, of {energy[-1]:.4g} or more as 1" in printed
 
 
+def test_the_passes_that_find_a_range_are_shown(
+    known: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty masks for 20,000 images take a minute, which was silent."""
+    monkeypatch.setattr("stylegan2_msp.progress._PLAIN_EVERY_SEC", 0)
+    annotate_samples(points(), known, device="cpu", uncertainty="mutual_information")
+    assert "finding the range of mutual information: " in capsys.readouterr().err
+
+
 def test_a_classifier_that_is_as_sure_of_everything_is_warned_of(
     known: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
