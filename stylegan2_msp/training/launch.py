@@ -106,9 +106,7 @@ def _full_memory_named(at_once: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        less = (
-            "choose smaller networks with --cfg" if at_once == 1 else f"start with --batch-gpu={max(at_once // 2, 1)}"
-        )
+        less = f"start with --batch-gpu={at_once // 2}" if at_once > 1 else "choose smaller networks with --cfg"
         raise UserError(f"--batch-gpu: {at_once} images at once do not fit in the GPU's memory; {less}") from error
 
 
