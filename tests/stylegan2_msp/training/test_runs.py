@@ -29,7 +29,8 @@ from stylegan2_msp.training.launch import start
 from stylegan2_msp.training.plan import Machine
 from stylegan2_msp.uncertainty import Softmax
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "scripts" / "train.py"
 CPU = Machine(device="cpu")
 EVERYTHING = {
     "consistency_uniform": 1.0,
@@ -80,6 +81,8 @@ def test_a_run_leaves_what_the_field_expects(digits_archive, tmp_path, capsys):
         "loss/D",
         "loss/r1_penalty",
     } <= rows[0].keys()
+    explained = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert [name for name in rows[-1] if "/" in name and f"`{name}`" not in explained] == []
     assert "tick 3" in capsys.readouterr().out
     state = load_state(list_states(run)[-1])[1]
     for name, value in snapshot.G.state_dict().items():
