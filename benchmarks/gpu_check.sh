@@ -101,6 +101,10 @@ stage ops-compiled 600 "${ops[@]}" "${compiled[@]}" --out "$out/ops-compiled.jso
 stage step-direct 300 "${step[@]}" "${tiny[@]}" --no-graphs --out "$out/step-direct.json"
 stage step-ada 300 "${step[@]}" "${narrow[@]}" --ada 0.3 --out "$out/step-ada.json"
 stage step-pl 300 "${step[@]}" "${narrow[@]}" --path-length --out "$out/step-pl.json"
+if [ -n "$reference" ]; then
+    stage figure-step 60 "$PYTHON" benchmarks/draw.py "$out/step.json" "$out/step.png"
+    stage figure-ops 60 "$PYTHON" benchmarks/draw.py "$out/ops.json" "$out/ops.png"
+fi
 
 if [ -n "$mnist" ]; then
     stage data 300 "$PYTHON" scripts/dataset_tool.py mnist --source "$mnist" --corrupt gaussian --dest "$out/data.zip"

@@ -139,3 +139,24 @@ bench_step.main()
     saved = json.loads(out.read_text())
     assert [row["config"] for row in saved["rows"]] == ["narrow"]
     assert saved["failed"] == ["small fp32"]
+
+
+def test_draw_shows_what_was_measured(tmp_path: Path) -> None:
+    source = ROOT / "benchmarks" / "results" / "step-cpu-zen4.json"
+    found = run(sys.executable, "benchmarks/draw.py", str(source), str(tmp_path / "step.svg"))
+    assert found.returncode == 0, found.stderr
+    ratios = [value for row in json.loads(source.read_text())["rows"] for value in row["ratio"].values()]
+    drawn = (tmp_path / "step.svg").read_text()
+    assert len(ratios) == 16
+    assert all(f"<!-- {value:.2f} -->" in drawn for value in ratios)
+    ops = run(sys.executable, "benchmarks/draw.py", "benchmarks/results/ops-cpu.json", str(tmp_path / "ops.svg"))
+    assert ops.returncode == 0, ops.stderr
+    assert "<!-- conv2d_resample down 2, channels_last -->" in (tmp_path / "ops.svg").read_text()
+
+
+def test_draw_wants_a_reference(tmp_path: Path) -> None:
+    alone = "benchmarks/results/step-cpu-zen4-ada.json"
+    found = run(sys.executable, "benchmarks/draw.py", alone, str(tmp_path / "step.png"))
+    assert found.returncode == 1
+    assert found.stderr.startswith("Error: no row was timed beside the reference")
+    assert not (tmp_path / "step.png").exists()
