@@ -243,8 +243,9 @@ def flat_weights(labels: torch.Tensor, num_classes: int, width: float = 0.05) ->
     The level of a sample is its uncertainty in [0, 1], of softmax vectors the probability of its class.
     """
     classes = labels[:, :num_classes].argmax(dim=1)
-    bins = ((1 - level(labels, num_classes).to(torch.float64)) / width).floor().to(torch.int64)
-    cell = classes * int(1 / width + 2) + bins
+    count = round(1 / width)
+    bins = ((1 - level(labels, num_classes).to(torch.float64)) / width).long().clamp(max=count - 1)
+    cell = classes * count + bins
     _, inverse, counts = cell.unique(return_inverse=True, return_counts=True)
     weights = 1 / counts[inverse].to(torch.float64)
     share = torch.bincount(classes, minlength=num_classes).to(torch.float64) / labels.shape[0]

@@ -37,6 +37,16 @@ def test_ada_stands_still_on_target_and_without_observations():
     assert float(pipe.p) == pytest.approx(0.25)
 
 
+def test_ada_never_raises_p_above_one():
+    pipe = AugmentPipe(xflip=1)
+    pipe.p.fill_(0.995)
+    ada = AdaController(pipe, target=0.6, kimg=8, interval=4, batch=20)
+    for _ in range(3):
+        ada.observe(torch.tensor(1.0))
+        ada.update()
+    assert float(pipe.p) == 1.0
+
+
 def test_ema_half_life():
     """After ema_kimg thousand images half of the old value is left."""
     average, current = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
@@ -110,6 +120,14 @@ def test_flat_weights_keep_classes_and_even_out_levels():
         bins = ((1 - u[mine].double()) / 0.05).floor().long()
         mass = torch.zeros(20, dtype=torch.float64).index_add_(0, bins, weights[mine])
         assert mass[mass > 0].std() < 1e-9
+
+
+def test_flat_weights_of_levels_at_the_ends_of_the_range():
+    """A level of 0 (clipped energies, entropies of images that are sure) belongs to its class's bin [0, 0.05]."""
+    u = [0.0, 0.0, 0.01, 0.04, 0.5, 1.0] + [0.0, 0.51, 0.52, 0.96, 0.99, 1.0]
+    weights = flat_weights(make_labels([0] * 6 + [1] * 6, u, 2), 2)
+    expected = [1 / 4, 1 / 4, 1 / 4, 1 / 4, 1, 1] + [1, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3]
+    assert weights.tolist() == pytest.approx([w / 3 / 2 for w in expected])
 
 
 def test_flattened_draws_follow_the_weights_for_reals_and_fakes_alike():
