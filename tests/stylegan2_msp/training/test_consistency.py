@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ from stylegan2_msp.conditioning import level, make_labels
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.networks import PointDiscriminator, PointGenerator
-from stylegan2_msp.training.consistency import MILD, Consistency
+from stylegan2_msp.training.consistency import MILD, Consistency, ask
 from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.step import consistency_strength
 from stylegan2_msp.uncertainty import Energy, Entropy, Measure, Msp, Softmax
@@ -201,6 +202,21 @@ def test_the_second_batch_by_its_formula() -> None:
     torch.testing.assert_close(found.G.mapping.w_avg, plain.G.mapping.w_avg)  # uniform labels do not shift w_avg
 
 
+def test_the_class_term_is_the_mean_over_both_batches() -> None:
+    """Each batch's E[max_k p_k - p_y], as a(u) = 1 asks that f name every fake as its class."""
+    always = ClassAgreement(torch.tensor([0.5]), torch.tensor([1.0]))
+    found, data = objective(uniform=2.0, share=0.5, class_weight=6.0, agreement=always)
+    c, z, twin = data[:16], torch.randn(16, 4), BatchRng(3)
+    second = dataclasses.replace(found.consistency, rng=twin).uniform_labels(16)
+    strayed = []
+    for latents, asked in ((z, c), (twin.randn(8, 4), second)):
+        p = found.consistency.classifier(found.G(latents, asked)).softmax(dim=1)
+        strayed.append(float((p.amax(dim=1) - (p * asked[:, :K]).sum(dim=1)).mean().detach()))
+    assert abs(strayed[0] - strayed[1]) > 0.01
+    charged = float(found.generator(z, c, c, strength=0.5)["class"].detach())
+    assert charged == pytest.approx(0.5 * 6 * sum(strayed) / 2, rel=1e-4)
+
+
 def test_without_strength_nothing_is_drawn_and_nothing_added() -> None:
     found, data = objective(uniform=2.0, share=0.5)
     plain, _ = objective()
@@ -284,6 +300,24 @@ def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn:
     held = sorted(set(cells.tolist()))
     assert found.levels.tolist() == pytest.approx([u[cells == k].mean() for k in held], abs=1e-5)
     assert found.shares.tolist() == pytest.approx([right[cells == k].mean() for k in held], abs=1e-6)
+
+
+def test_what_is_asked_is_told_how_often_reals_are_named_right() -> None:
+    """A quarter of those at 0.5 and all at 0.9; without a class weight nobody asks."""
+    data, right = make_labels([0, 1, 2, 0, 1], [0.5, 0.5, 0.5, 0.5, 0.9], K), torch.tensor([0, 0, 1, 0, 1]) == 1
+
+    def made(class_weight: float, augment: float) -> Consistency:
+        f = PixelClassifier()
+        return ask(f, data, right, BatchRng(0), 2.0, 0.5, 0.25, class_weight, augment)  # type: ignore[arg-type]
+
+    found = made(4.0, 0.3)
+    assert found.agreement is not None
+    assert found.agreement(torch.tensor([0.5, 0.9])).tolist() == pytest.approx([0.25, 1.0])
+    assert (found.weight, found.uniform, found.share, found.class_weight) == (2.0, 0.5, 0.25, 4.0)
+    assert found.pipe is not None
+    assert float(found.pipe.p) == pytest.approx(0.3)
+    assert made(0.0, 0.0).agreement is None
+    assert made(0.0, 0.0).pipe is None
 
 
 def test_a_mild_pipe_changes_what_the_classifier_is_shown_and_shares_its_draws() -> None:

@@ -124,9 +124,9 @@ def test_flat_weights_keep_classes_and_even_out_levels():
 
 def test_flat_weights_of_levels_at_the_ends_of_the_range():
     """A level of 0 (clipped energies, entropies of images that are sure) belongs to its class's bin [0, 0.05]."""
-    u = [0.0, 0.0, 0.01, 0.04, 0.5, 1.0] + [0.0, 0.51, 0.52, 0.96, 0.99, 1.0]
+    u = [0.0, 0.0, 0.01, 0.04, 0.5, 1.0, 0.0, 0.51, 0.52, 0.96, 0.99, 1.0]
     weights = flat_weights(make_labels([0] * 6 + [1] * 6, u, 2), 2)
-    expected = [1 / 4, 1 / 4, 1 / 4, 1 / 4, 1, 1] + [1, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3]
+    expected = [1 / 4, 1 / 4, 1 / 4, 1 / 4, 1, 1, 1, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3]
     assert weights.tolist() == pytest.approx([w / 3 / 2 for w in expected])
 
 

@@ -38,6 +38,23 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (difference - difference.mean(dim=(2, 3), keepdim=True)).square().sum(dim=(1, 2, 3)).sqrt()
 
 
+class Alike(torch.nn.Module):
+    """Makes one picture."""
+
+    def mapping(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return z
+
+    def synthesis(self, ws: torch.Tensor, rng: BatchRng) -> torch.Tensor:
+        return torch.linspace(-1, 1, 16).view(1, 1, 4, 4).expand(len(ws), -1, -1, -1)
+
+
+class Blind(torch.nn.Module):
+    """D that sees nothing."""
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return img.new_zeros(len(img), 1)
+
+
 def charging(distances: torch.Tensor = DISTANCES, weight: float = 1.0) -> Diversity:
     """One real of each class, with this distance from others."""
     return Diversity(weight, distances, Neighbours(labels([0, 1, 2]), K), torch.zeros(10, dtype=distances.dtype))
@@ -86,6 +103,15 @@ def test_every_level_is_held_to_its_reals_by_itself() -> None:
         [float(shares[2:].mean()), float(shares[:2].mean())], rel=0.06
     )
     assert not of_reals.reached[[0, 1, 2, 4, 5, 6, 7, 8]].any()
+
+
+def test_the_first_batch_settles_what_is_reached_and_each_later_one_a_twentieth_of_it() -> None:
+    torch.manual_seed(5)
+    img, c, diversity = torch.randn(2, 1, 8, 8), labels([0, 0], 0.95), charging()
+    share = float(apart(img[:1], img[1:])) / 9.0
+    for factor, reached in ((1.0, 1.0), (0.0, 0.95), (2.0, 0.95 * 0.95 + 0.05 * 2)):
+        diversity.charge(factor * img, c)
+        assert float(diversity.reached[9]) == pytest.approx(share * reached, rel=1e-5)
 
 
 def test_processes_follow_their_whole_batch() -> None:
@@ -198,6 +224,18 @@ def test_only_g_s_own_step_has_twins(digits_archive: Path, monkeypatch: pytest.M
     assert not torch.equal(told[:8, 11], told[8:, 11])  # each has its own latent, and so its own sharpness
     assert not torch.equal(c[:8], c[8:])
     assert "diversity" in trainer.pop_statistics()
+
+
+def test_the_weight_multiplies_the_charge_in_g_s_loss() -> None:
+    """Twins that are alike are charged 1."""
+    c = labels([0, 1, 0, 1])
+
+    def losses(weight: float) -> dict[str, torch.Tensor]:
+        objective = Objective(Alike(), Blind(), None, BatchRng(0), diversity=charging(weight=weight))  # type: ignore[arg-type]
+        return objective.generator(torch.randn(4, 2), c, c)
+
+    assert float(losses(1.0)["diversity"]) == 1
+    assert float(losses(2.5)["diversity"]) == 2.5
 
 
 def test_twins_are_the_same_whatever_the_number_of_processes(digits_archive: Path) -> None:

@@ -70,6 +70,20 @@ def test_reals_that_share_a_level_are_ranked_among_all_of_them() -> None:
     )
 
 
+def test_reals_of_another_level_are_not_taken_where_enough_share_the_level() -> None:
+    levels = torch.cat([torch.linspace(0.9, 0.99, 100), torch.ones(900), torch.linspace(0.4, 0.5, 100)])
+    found = Neighbours(make_labels([0] * 1000 + [1] * 100, levels, K), K).of(make_labels([0], 1.0, K))[0]
+    assert levels[found].tolist() == [1.0] * 64
+    assert len(found.unique()) == 64
+
+
+def test_an_image_as_sharp_as_all_reals_has_the_middle_rank() -> None:
+    """Flat images, say: 0 or 1 would make D tell them from fakes, whose rank is uniform."""
+    flat = torch.full((1, 1, 8, 8), 0.3)
+    ranks = SharpnessRanks(sharpness(flat).expand(200), make_labels([0] * 200, 0.8, K), K)
+    assert ranks(flat, make_labels([0], 0.8, K)).tolist() == [0.5]
+
+
 @pytest.fixture
 def trainer(digits_archive: Path) -> Trainer:
     archive = open_archive(digits_archive)
