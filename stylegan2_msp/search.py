@@ -141,7 +141,7 @@ def draw_latents(
         draws: most items to make for one.
         right: whether the classifier is to name each as its class, bool [N]; by default it may say either.
         steady: whether the answer to the mean logits over small shifts (`FrozenClassifier.steady_level`) must be within
-            the distance, too. An item whose answer alone is counts as far away as the worse of the two.
+            the distance, too. An item whose answer alone is counts as far away as that level.
 
     Raises:
         ValueError: the labels hold softmax vectors, not one number.
@@ -158,7 +158,7 @@ def draw_latents(
         near = gap <= within
         if steady and near.any():
             level = classifier.steady_level(_as_written(tried[near]), classes[rows[near]])
-            gap[near] = torch.maximum(gap[near], (level - wanted[rows[near]]).abs())
+            gap[near] = (level - wanted[rows[near]]).abs()
         return gap
 
     rows = torch.arange(len(labels), device=labels.device)

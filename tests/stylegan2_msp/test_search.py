@@ -55,12 +55,12 @@ def test_a_rising_answer_is_met_within_the_distance(levels, power, within):
 
 
 def test_what_is_near_enough_stays_and_only_the_rest_is_made_again():
-    world = Answering(lambda t, rows: torch.where(rows == 1, t - 0.2, t + 0.02))
+    world = Answering(lambda t, rows: torch.where(rows == 1, t - 0.1, t + 0.02))
     found = search_levels(world.make, labels([0.5, 0.6, 0.7]), world, 0.03)
     assert found.made.tolist() == [1, 2, 1]
     assert found.accepted.all()
-    assert found.items[:, 0].tolist() == pytest.approx([0.5, 0.8, 0.7])  # the second after one step of 0.6 - 0.4
-    assert found.given.tolist() == pytest.approx([0.5, 0.8, 0.7])
+    assert found.items[:, 0].tolist() == pytest.approx([0.5, 0.7, 0.7])  # the second after one step of 0.6 - 0.5
+    assert found.given.tolist() == pytest.approx([0.5, 0.7, 0.7])
     assert world.made == [[0, 1, 2], [1]]
 
 
@@ -72,6 +72,48 @@ def test_the_nearest_is_kept_where_the_level_is_out_of_reach():
     falling = Answering(lambda t, _: (1.1 - t).clamp(0, 1))
     (found,) = search_levels(falling.make, labels([0.6]), falling, 0.01).items
     assert abs(float(falling.answer_of(found[None, 0], None)) - 0.6) <= 0.1
+
+
+def test_the_level_that_is_told_is_that_of_the_item_that_is_kept():
+    """And no level outside the measure's range is given to G: of MSP none below 1 / K."""
+    low = Answering(lambda t, _: 0.3 + 0 * t)  # whatever it is given: the first item is as near as any
+    found = search_levels(low.make, labels([0.6]), low, 0.01)
+    assert found.given.tolist() == found.items[:, 0].tolist() == [pytest.approx(0.6)]
+    high = Answering(lambda t, _: 0.8 + 0.2 * t)
+    given = []
+    search_levels(lambda rows, c, _: given.append(float(c[0, K])) or high.make(rows, c, 0), labels([0.3]), high, 0.01)
+    assert min(given) == pytest.approx(1 / K, abs=1e-3)
+    assert min(given) >= 1 / K
+
+
+@pytest.mark.parametrize("draws", [None, 3])
+def test_answers_are_those_to_what_a_file_would_hold(draws):
+    """Images rounded to bytes; of an answer that hangs on less, nothing is left when it is written."""
+    seen = []
+
+    class Reading:
+        num_classes, measure = K, Msp()
+
+        def answer(self, items, classes):
+            seen.append(items)
+            return classes, items.mean(dim=(1, 2, 3))
+
+    def make(rows, c, draw):
+        return torch.rand(len(rows), 1, 8, 8) * 2.4 - 1.2
+
+    Search(0.001, draws).run(make, labels([0.4, 0.9]), Reading(), torch.zeros(2, 4))
+    for items in seen:
+        steps = (items.double() + 1) * 127.5
+        assert (steps - steps.round()).abs().max() < 1e-4
+        assert steps.round().min() >= 0
+        assert steps.round().max() <= 255
+
+
+def test_reals_of_a_cell_may_lie_anywhere_in_it():
+    """Of a cell of 0.05 only the mean level is known, here 0.62."""
+    agreement = ClassAgreement(torch.tensor([0.3, 0.62]), torch.tensor([0.4, 0.7]))
+    held = [agreement.may_hold(level, 0.03) for level in (0.3, 0.39, 0.45, 0.55, 0.69, 0.71)]
+    assert held == [True, False, False, True, True, False]
 
 
 def test_softmax_vectors_are_refused():

@@ -127,8 +127,8 @@ def test_energy_of_probabilities_says_nothing_and_is_refused() -> None:
 
 
 def test_a_level_of_the_softmax_vector_fills_up_with_the_class_mean() -> None:
-    p = torch.tensor([[0.8, 0.15, 0.05], [0.6, 0.25, 0.15], [0.1, 0.9, 0.0], [0.2, 0.2, 0.6]], dtype=torch.float64)
-    classes = torch.tensor([0, 0, 1, 2])
+    p = torch.tensor([[0.8, 0.15, 0.05], [0.3, 0.45, 0.25], [0.1, 0.9, 0.0], [0.2, 0.2, 0.6]], dtype=torch.float64)
+    classes = torch.tensor([0, 0, 1, 2])  # the second is taken for class 1
     fitted = Softmax().fitted(p.clamp_min(1e-30).log(), classes)
     rows = fitted.rows(torch.tensor([0, 0, 1, 2]), torch.tensor([0.7, 1.0, 0.5, 0.2]))
     wanted = torch.tensor([[0.7, 0.2, 0.1], [1, 0, 0], [0.5, 0.5, 0], [0.4, 0.4, 0.2]])

@@ -38,6 +38,15 @@ def slow_nll(logits: np.ndarray, classes: np.ndarray) -> float:
     return float(-np.log(p[np.arange(len(p)), classes]).mean())
 
 
+def test_recalibrated_logits_by_their_formulas() -> None:
+    """Temperature divides, vector scaling multiplies and adds (Guo et al. 2017, equations 9 and 8)."""
+    logits = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    divided = make_recalibration({"name": "temperature", "temperature": 2.5}, 2)(logits)
+    torch.testing.assert_close(divided, torch.tensor([[0.4, -0.8], [0.2, 1.2]]))
+    scaled = make_recalibration({"name": "vector", "weight": [2.0, 0.5], "bias": [1.0, -1.0]}, 2)(logits)
+    torch.testing.assert_close(scaled, torch.tensor([[3.0, -2.0], [2.0, 0.5]]))
+
+
 def test_temperature_finds_the_truth_and_the_optimum() -> None:
     logits, classes = drawn()
     found = fit_temperature(logits * 2.5, classes)

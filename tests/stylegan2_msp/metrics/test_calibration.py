@@ -70,6 +70,12 @@ def test_bins_hold_their_samples() -> None:
     assert sum(row["count"] for row in figures["bins"]) == 4
 
 
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
+    """Bins are (low, high] (Guo et al. 2017, section 2)."""
+    (row,) = reliability(np.full((3, 2), 0.5), np.array([0, 0, 1]), bins=10)
+    assert (row.low, row.high) == pytest.approx((0.4, 0.5))
+
+
 @pytest.mark.parametrize(("shape", "classes"), [((0, 3), 0), ((4, 3), 5), ((4,), 4)])
 def test_shapes_are_checked(shape: tuple[int, ...], classes: int) -> None:
     with pytest.raises(ValueError, match=r"must be \[N, K\]"):
