@@ -179,10 +179,26 @@ def test_filter_bands_split_the_spectrum():
 
 def test_noise_has_the_strength_of_its_percentile():
     x = torch.zeros(2, 3, 64, 64)
-    y = AugmentPipe(noise=1)(x, debug_percentile=0.9, rng=BatchRng(0))
-    assert float(y.std()) == pytest.approx(_normal(0.9) * 0.1, rel=0.03)
+    y = AugmentPipe(noise=1)(x, debug_percentile=0.7, rng=BatchRng(0))
+    assert float(y.std()) == pytest.approx(_normal(0.7) * 0.1, rel=0.03)
     assert float(y.mean()) == pytest.approx(0, abs=0.003)
     assert not torch.equal(y[0], y[1])
+
+
+def test_strengths_of_noise_are_half_normal():
+    strengths = AugmentPipe(noise=1)(torch.zeros(2000, 1, 16, 16), rng=BatchRng(0)).std(dim=(1, 2, 3))
+    assert float(strengths.square().mean()) == pytest.approx(0.1**2, rel=0.1)
+    assert float(strengths.mean()) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
+
+
+def test_cutouts_lie_anywhere_in_the_image():
+    """Their centre is uniform along each axis, one independent of the other."""
+    holes = AugmentPipe(cutout=1, cutout_size=0.25)(torch.ones(2000, 1, 16, 16), rng=BatchRng(0))[:, 0] == 0
+    inside = holes.any(dim=2).double().mean(dim=0), holes.any(dim=1).double().mean(dim=0)
+    for share in inside:  # rows and columns that a hole of 4 pixels covers
+        _close(share[2:-2], torch.full((12,), 0.25, dtype=torch.float64), atol=0.04)
+        assert share[0] == pytest.approx(2.5 / 16, abs=0.04)
+    assert holes[:, 2, 13].double().mean() == pytest.approx(0.25**2, abs=0.02)
 
 
 def test_cutout_blanks_a_square():

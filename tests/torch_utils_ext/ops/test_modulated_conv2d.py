@@ -87,6 +87,19 @@ def test_half_precision_does_not_overflow() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=1e-2)
 
 
+def test_half_precision_holds_the_sum_over_many_channels() -> None:
+    """Features at their bound of 256 over 512 channels of like weights sum up to 18 times what float16 can hold."""
+    x, weight, styles = torch.full([1, 512, 3, 3], 256.0).half(), torch.ones(2, 512, 3, 3), torch.ones(1, 512)
+    found = modulated_conv2d(x, weight, styles, fused_modconv=False)
+    torch.testing.assert_close(found.float(), torch.full([1, 2, 1, 1], 256 * (512 * 9) ** 0.5), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_styles_of_zero_give_zeros(fused: bool) -> None:
+    x, weight, styles, _ = _inputs()
+    assert not modulated_conv2d(x, weight, 0 * styles, padding=1, fused_modconv=fused).any()
+
+
 def test_wrong_shapes_are_named() -> None:
     x, weight, styles, _ = _inputs()
     with pytest.raises(ValueError, match="styles"):
