@@ -245,8 +245,7 @@ class Discriminator(nn.Module):
             self.add_module(f"b{r}", block)
             num_layers += block.num_layers
         if c_dim:
-            label_kwargs = {**(mapping_kwargs or {}), "w_avg_beta": None}
-            self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, **label_kwargs)
+            self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, **(mapping_kwargs or {}))
         self.b4 = DiscriminatorEpilogue(
             channels[4],
             cmap_dim,

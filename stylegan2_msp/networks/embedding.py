@@ -15,7 +15,9 @@ from stylegan2_msp.networks.layers import FullyConnectedLayer, normalize_2nd_mom
 
 # Octaves of u: neighbours 0.05 apart differ by most of a half-wave in the last, nothing turns faster than data shows.
 _OCTAVES = 5
-_STEEPNESS = 8.0  # slopes of the first learned layer: levels 0.05 apart look different from the start
+# Size of the first learned layer's weights and biases. All that follows it is linear piece by piece, without biases at
+# first, and normalised: so features begin as they would without it, but the layer's kinks move more slowly.
+_STEEPNESS = 8.0
 
 EMBEDDINGS: dict[str, Callable[[int, int, int], nn.Module]] = {}
 

@@ -49,6 +49,23 @@ def test_interval_of_a_share_is_wilsons():
     assert interval_of_share(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
 
 
+def test_interval_of_a_weighted_sum_of_shares_adds_distances_as_errors_are():
+    """Zou, Huang and Zhang 2009: value -+ sqrt(sum_i w_i^2 (p_i - limit_i)^2) with Wilson's limits of each share."""
+    shares, counts, weights = (0.9, 0.2, 0.6), (10, 25, 4), (0.5, 0.2, 0.3)
+    limits = [interval_of_share(p, n) for p, n in zip(shares, counts, strict=True)]
+    value = sum(w * p for w, p in zip(weights, shares, strict=True))
+    rows = list(zip(weights, shares, limits, strict=True))
+    low = value - math.sqrt(sum((w * (p - below)) ** 2 for w, p, (below, _) in rows))
+    high = value + math.sqrt(sum((w * (above - p)) ** 2 for w, p, (_, above) in rows))
+    assert interval_of_share(shares, counts, weights) == pytest.approx((low, high))
+
+
+def test_bootstrap_intervals_hold_the_middle_95_per_cent_of_the_resamples():
+    values = iter(range(200))
+    (found,) = bootstrap(lambda r: {"n": float(next(values))}, 10).values()
+    assert found == pytest.approx((0.025 * 199, 0.975 * 199))
+
+
 def test_interval_of_a_mean_of_shares_covers_its_truth():
     """Strata of very different sizes that weigh alike; with one of them it is that of a share."""
     truths, counts = np.array([0.2, 0.5, 0.8, 0.99]), np.array([2, 5, 40, 400])

@@ -128,6 +128,20 @@ def test_a_better_sample_has_better_figures_with_intervals_around_them():
         assert low <= near[name] <= high, name
 
 
+def test_intervals_of_fid_and_kid_by_their_formulas():
+    """FID: each tenth of both sides is left out once (Tukey 1958); KID: Student's t of its ten blocks."""
+    x, y = sample(60, 3), sample(60, 3, shift=0.4)
+    values, spread = q.quality(x, y, np.zeros(60))
+    left_out = [np.arange(60) % 10 != b for b in range(10)]
+    fids = np.array([q.frechet_distance(x[kept], y[kept]) for kept in left_out])
+    error = math.sqrt(0.9 * ((fids - fids.mean()) ** 2).sum())
+    reach = 2.262157 * error  # 97.5 % quantile of Student's t with 9 degrees of freedom
+    assert spread["fid"] == pytest.approx((values["fid"] - reach, values["fid"] + reach), rel=1e-5)
+    kids = q.kernel_distances(x, y)
+    reach = 2.262157 * math.sqrt(((kids - kids.mean()) ** 2).sum() / 9 / 10)
+    assert spread["kid"] == pytest.approx((kids.mean() - reach, kids.mean() + reach), rel=1e-5)
+
+
 def test_without_torchmetrics_the_message_names_the_extra(monkeypatch):
     real_import = builtins.__import__
 

@@ -105,6 +105,13 @@ def test_calibration_by_hand():
     assert [rows.tolist() for rows in m.equal_mass(u[::-1], 2)] == [[2, 3], [0, 1]]
 
 
+def test_bins_of_equal_width_divide_the_range_and_not_what_lies_below_it():
+    u = RNG.uniform(0.25, 1.02, 400)
+    for b, rows in enumerate(m.equal_width(u, 0.3, 1.0, 7)):
+        low, high = (-math.inf if b == 0 else 0.3 + 0.1 * b), (math.inf if b == 6 else 0.4 + 0.1 * b)
+        assert rows.tolist() == [i for i, value in enumerate(u) if low <= value < high]
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.integers(1, 12))
 def test_bins_hold_every_item_once(values, count):
     u = np.array(values)
@@ -139,6 +146,7 @@ def test_small_figures_by_hand():
     assert m.rmse(u, v) == pytest.approx(math.sqrt(0.02 / 3))
     assert m.bias(u, v) == pytest.approx(0)
     assert m.within(u, v, 0.05) == pytest.approx(1 / 3)
+    assert m.within([0.5, 0.5], [0.75, 0.0], 0.25) == 0.5  # as far as that is still within
     assert m.class_agreement([1, 2, 3, 3], [1, 2, 0, 3]) == 0.75
     assert m.coverage([0, 0, 1], u, v, 0.11, 0.6) == 1
     assert m.coverage([0, 0, 1], u, v, 0.05, 0.6) == 0.5

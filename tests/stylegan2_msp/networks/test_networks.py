@@ -130,6 +130,17 @@ def test_conv_clamp_bounds_the_features() -> None:
     assert max(found) == pytest.approx(0.1)
 
 
+def test_the_two_paths_of_a_residual_block_add_up_to_unit_variance() -> None:
+    """Each by sqrt(1/2) (Karras 2020, figure 7): without its convolutions a block is the other path alone."""
+    G = _generator(architecture="resnet")
+    block, x = G.synthesis.b8, torch.randn(2, 16, 4, 4)
+    with torch.no_grad():
+        block.conv1.weight.zero_()
+        block.conv1.noise_strength.zero_()
+        y, _ = block(x, None, torch.randn(2, 2, 12))
+        torch.testing.assert_close(y, block.skip(x) * 0.5**0.5)
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     G, D = _generator().train(), _discriminator().train()
     D(G(_z(4), _c(4)), _c(4)).square().sum().backward()
