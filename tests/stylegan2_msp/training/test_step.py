@@ -11,6 +11,7 @@ import pytest
 import torch
 from trainers import make_trainer
 
+from stylegan2_msp.data.dataset import flat_weights
 from stylegan2_msp.training.step import Trainer
 
 Gradients = dict[str, torch.Tensor]
@@ -151,6 +152,24 @@ def test_what_the_configuration_asks_of_the_classifier(moons_archive: Path, digi
     off = {"consistency": 0.0, "consistency_class": 0.0, "sharpness": False}
     for given, settled in (({}, 2), (off, 0), ({**off, "sharpness": True}, 2)):
         assert make_trainer(digits_archive, "cpu", **given).objective.settled == settled
+
+
+def test_augmentation_begins_as_it_is_asked_for(digits: Trainer, digits_archive: Path) -> None:
+    fixed = make_trainer(digits_archive, "cpu", aug="fixed", p=0.3).state
+    assert fixed.pipe is not None
+    assert (float(fixed.pipe.p), fixed.ada) == (pytest.approx(0.3), None)
+    ada = digits.state.ada
+    assert ada is not None
+    assert (float(ada.pipe.p), ada.target) == (0.0, 0.6)
+    assert ada.step == pytest.approx(16 * 4 / 1000)  # every fourth batch of 16, from 0 to 1 in 1 kimg
+
+
+def test_labels_are_flattened_as_far_as_is_asked_for(moons_archive: Path) -> None:
+    made = make_trainer(moons_archive, "cpu", flatten=0.4)
+    expected = 0.6 / 500 + 0.4 * flat_weights(made.data.labels, 2)
+    assert made.state.order.cumulative is not None
+    torch.testing.assert_close(made.state.order.cumulative, expected.cumsum(0))
+    assert make_trainer(moons_archive, "cpu", flatten=0.0).state.order.cumulative is None
 
 
 def test_half_of_the_reals_are_mirrored_where_that_is_asked_for(digits: Trainer) -> None:
