@@ -231,3 +231,15 @@ def test_numpy_s_whole_numbers_are_whole_numbers(grey):
 def test_searches_that_make_no_sense_are_refused(grey, more, wanted):
     with pytest.raises(UserError, match=wanted):
         grey.sample(classes=[1], msp=0.7, seeds=[0], **more)
+
+
+def test_random_noise_is_that_of_the_items_seed_and_another_one_with_another_latent(
+    noisy: ConditionalGenerator,
+) -> None:
+    seeds = [5, 9]
+    z, c = latents(seeds, 16), noisy.labels(noisy.requests([0, 1], None, seeds))
+    made = noisy.sample([0, 1], seeds=seeds, noise_mode="random")
+    for draw, found in ((0, made), (1, noisy._maker(z, seeds, 1.0, "random")(torch.arange(2), c, 1))):
+        ws = noisy.G.mapping(redrawn_latents(z, seeds, draw), c)
+        expected = noisy.G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(seeds, draw)))
+        torch.testing.assert_close(found, expected.clamp(-1, 1).detach())
