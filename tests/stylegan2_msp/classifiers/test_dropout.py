@@ -42,6 +42,14 @@ def test_masks_drop_the_share_and_keep_the_mean() -> None:
         assert torch.equal(net(x), out)
 
 
+def test_layers_of_one_size_have_masks_of_their_own() -> None:
+    """With one mask twice nothing more would be dropped by the second layer than by the first."""
+    net = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5)).eval()
+    with dropout_masks(net, 3):
+        kept = net(torch.ones(1, 100, 100)) != 0
+    assert float(kept.float().mean()) == pytest.approx(0.25, abs=0.02)
+
+
 def test_the_measure_does_not_depend_on_batch_or_time_and_leaves_the_classifier_as_it_was() -> None:
     frozen, x = with_dropout(), torch.rand(6, 1, 8, 8) * 2 - 1
     plain, u = frozen(x), frozen.uncertainty(x)

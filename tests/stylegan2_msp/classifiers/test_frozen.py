@@ -32,6 +32,15 @@ def cnn(size: int = 8, channels: int = 1) -> FrozenClassifier:
     return FrozenClassifier(spec, SmallCNN(size, channels, 3, **args))
 
 
+def test_images_that_are_shrunk_for_the_network_are_averaged_first() -> None:
+    """Stripes of four pixels, which points of every eighth would not tell from a flat image of either shade."""
+    spec = ClassifierSpec("cnn", "images", 3, 1, 32, 1, 4, input_mean=(0.5,), input_std=(0.5,))
+    stripes = torch.where(torch.arange(32) % 4 < 2, 1.0, -1.0).expand(1, 1, 32, 32)
+    for shift in range(4):
+        seen = FrozenClassifier(spec, Seen()).raw_logits(stripes.roll(shift, dims=3))
+        assert seen.reshape(4, 4)[:, 1:-1].abs().max() < 0.1  # the outer ones reach beyond the edge
+
+
 def test_msp_of_a_linear_classifier_is_the_logistic_function_of_its_margin() -> None:
     net = nn.Linear(2, 2)
     with torch.no_grad():
