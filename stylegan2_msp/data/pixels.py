@@ -11,7 +11,7 @@ from PIL import Image
 from stylegan2_msp.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
 CHANNELS = {"L": 1, "RGB": 3}
 RESOLUTIONS = tuple(2**k for k in range(2, 11))
 MAX_FILE_BYTES = 32 << 20
@@ -22,8 +22,13 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image; hidden ones (._NAME of macOS, .ipynb_checkpoints/...) do not."""
-    return name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+    """Whether a file of this name counts as an image; hidden ones do not."""
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is hidden by its own name or a folder's (._NAME of macOS, .ipynb_checkpoints/...)."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def open_image(data: bytes, where: str) -> Image.Image:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import ExifTags, Image
 from stylegan2_msp.data.manifest import parse_manifest
 from stylegan2_msp.data.members import Members, Reader
 from stylegan2_msp.data.memory import room
-from stylegan2_msp.data.pixels import MAX_FILE_BYTES, RESOLUTIONS, is_image_name, load_pixels, open_image
+from stylegan2_msp.data.pixels import MAX_FILE_BYTES, RESOLUTIONS, is_hidden, is_image_name, load_pixels, open_image
 from stylegan2_msp.data.samples import Samples, default_names
 from stylegan2_msp.data.selection import random_subset, split_rows
 from stylegan2_msp.errors import UserError
@@ -24,6 +26,7 @@ from stylegan2_msp.progress import track
 
 _MAX_TEXT_BYTES = 512 << 20
 _CHUNK = 64
+_SHOWN = 8
 _TURNS: dict[Any, Image.Transpose] = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,8 +49,9 @@ def folder(
     """Images of a folder or zip, each cropped to its middle square and resized (Lanczos) to one power of two.
 
     Classes come from ``labels`` (a CSV with the columns file, class), else from a dataset.json at the root, else from
-    the first sub-folder of each image's path; images that lie all at the root have none. Grey stays grey when every
-    image is grey, else all are RGB; transparent parts become black.
+    the first sub-folder of each image's path; images that lie all at the root have none. Where sub-folders count, a
+    line on standard error tells of files of other formats. Grey stays grey when every image is grey, else all are RGB;
+    transparent parts become black.
 
     Args:
         source: the folder or zip.
@@ -184,10 +188,28 @@ def _classes(
     firsts = [name.split("/")[0] if "/" in name else None for name in names]
     if all(first is None for first in firsts):
         return None, None
+    if line := _left_out(members, names):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     if None in firsts:
         stray = names[firsts.index(None)]
         raise UserError(f"{members.path}: {stray!r} lies in no class folder, others do; move it into one or remove it")
     return _by_name({name: str(first) for name, first in zip(names, firsts, strict=True)}, names)
+
+
+def _left_out(members: Members, names: list[str]) -> str | None:
+    """One line on the files that are not read, and on the folders that are no class for that; None without any."""
+    images = set(names)
+    others = [name for name in members.names if name not in images and not is_hidden(name)]
+    if not others:
+        return None
+    endings = Counter(PurePosixPath(name).suffix.lower() or "without ending" for name in others)
+    counts = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(_SHOWN))
+    line = f"{members.path}: left out {counts}; only PNG, JPEG, BMP, WebP and TIFF are read"
+    folders, classes = ({name.split("/")[0] for name in some if "/" in name} for some in (others, names))
+    if lost := sorted(folders - classes):
+        more = ", ..." if len(lost) > _SHOWN else ""
+        line += f", so these folders are no classes: {', '.join(lost[:_SHOWN])}{more}"
+    return line
 
 
 def _by_name(class_of: dict[str, str], names: list[str]) -> tuple[np.ndarray, list[str]]:

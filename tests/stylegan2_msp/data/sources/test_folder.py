@@ -258,3 +258,21 @@ def test_what_macos_puts_into_zips_is_no_image(tmp_path: Path) -> None:
     samples = folder(tmp_path / "pets.zip")
     assert samples.class_names == ["cat", "dog"]
     assert len(samples) == 4
+
+
+def test_files_of_other_formats_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = pets(tmp_path / "pets")
+    (root / "bird").mkdir()
+    for name in ("bird/a.HEIC", "bird/b.heic", "cat/c.gif", "notes.txt", "cat/.hidden"):
+        (root / name).write_bytes(b"x")
+    assert folder(root).class_names == ["cat", "dog"]
+    told = capsys.readouterr().err
+    assert "left out 2 .heic, 1 .gif, 1 .txt; only PNG" in told
+    assert told.endswith("so these folders are no classes: bird\n") and told.count("\n") == 1
+
+
+def test_nothing_is_said_where_every_file_is_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = pets(tmp_path / "pets")
+    Image.new("RGB", (8, 8)).save(root / "cat" / "saved-by-a-browser.jfif", format="JPEG")
+    assert len(folder(root)) == 11
+    assert "left out" not in capsys.readouterr().err
