@@ -194,7 +194,8 @@ def summary(dest: Path, samples: Samples, seconds: float) -> list[str]:
         names = samples.class_names or [str(index) for index in range(samples.num_classes)]
         counts = [f"{names[k]}: {n}" for k, n in sorted(Counter(samples.classes.tolist()).items())]
         more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
-        lines.append(f"  {samples.num_classes} classes ({', '.join(counts[:12])}{more})")
+        noun = "class" if samples.num_classes == 1 else "classes"
+        lines.append(f"  {samples.num_classes} {noun} ({', '.join(counts[:12])}{more})")
     if samples.corruption is not None:
         shares = Counter(samples.corruption.kind)
         text = ", ".join(f"{kind} {100 * shares[kind] / len(samples):.1f} %" for kind in ("none", "blur", "noise"))

@@ -188,8 +188,9 @@ def _classes(
     firsts = [name.split("/")[0] if "/" in name else None for name in names]
     if all(first is None for first in firsts):
         return None, None
-    if line := _left_out(members, names):
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+    for line in (_left_out(members, names), _one_folder(members, names)):
+        if line is not None:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
     if None in firsts:
         stray = names[firsts.index(None)]
         raise UserError(f"{members.path}: {stray!r} lies in no class folder, others do; move it into one or remove it")
@@ -210,6 +211,19 @@ def _left_out(members: Members, names: list[str]) -> str | None:
         more = ", ..." if len(lost) > _SHOWN else ""
         line += f", so these folders are no classes: {', '.join(lost[:_SHOWN])}{more}"
     return line
+
+
+def _one_folder(members: Members, names: list[str]) -> str | None:
+    """One line where the only class is a folder of folders, which may be the classes; None elsewhere."""
+    parts = [name.split("/") for name in names]
+    below = sorted({some[1] for some in parts if len(some) > 2})
+    if len({some[0] for some in parts}) > 1 or len(below) < 2:
+        return None
+    more = ", ..." if len(below) > _SHOWN else ""
+    return (
+        f"{members.path}: all images lie in the one folder {parts[0][0]!r}, which is the only class; if the "
+        f"folders in it are the classes ({', '.join(below[:_SHOWN])}{more}), give as --source what is in it"
+    )
 
 
 def _by_name(class_of: dict[str, str], names: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -268,7 +268,8 @@ def test_files_of_other_formats_are_told_of(tmp_path: Path, capsys: pytest.Captu
     assert folder(root).class_names == ["cat", "dog"]
     told = capsys.readouterr().err
     assert "left out 2 .heic, 1 .gif, 1 .txt; only PNG" in told
-    assert told.endswith("so these folders are no classes: bird\n") and told.count("\n") == 1
+    assert told.endswith("so these folders are no classes: bird\n")
+    assert told.count("\n") == 1
 
 
 def test_nothing_is_said_where_every_file_is_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,3 +277,23 @@ def test_nothing_is_said_where_every_file_is_an_image(tmp_path: Path, capsys: py
     Image.new("RGB", (8, 8)).save(root / "cat" / "saved-by-a-browser.jfif", format="JPEG")
     assert len(folder(root)) == 11
     assert "left out" not in capsys.readouterr().err
+
+
+def test_class_folders_that_lie_one_deeper_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pets(tmp_path / "pets")
+    assert folder(tmp_path).class_names == ["pets"]
+    told = capsys.readouterr().err
+    assert "the one folder 'pets', which is the only class" in told
+    assert "(cat, dog), give as --source what is in it" in told
+    assert told.count("\n") == 1
+
+
+def test_a_class_with_folders_of_its_own_is_no_cause_for_doubt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pets(tmp_path / "pets")
+    save(tmp_path / "plants" / "a.png")
+    assert folder(tmp_path).class_names == ["pets", "plants"]
+    save(tmp_path / "alone" / "plants" / "monday" / "a.png")
+    assert folder(tmp_path / "alone").class_names == ["plants"]
+    assert "warning" not in capsys.readouterr().err
