@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from operator import index
 from pathlib import Path
 from typing import Any, cast
@@ -70,12 +69,12 @@ class ConditionalGenerator(Conditions):
         draws: int | None = None,
         steady: bool = False,
     ) -> torch.Tensor:
-        """One item per seed.
+        """Items of the classes, levels and seeds asked for; of each of these one may stand for all items.
 
         Args:
             classes: class of each item, its number or name, or one for all; by default seed modulo K.
             msp: MSP of each item in [1 / K, 1], or one for all; by default 1. For generators conditioned on MSP.
-            seeds: z of an item depends on its seed alone, whatever else is asked.
+            seeds: seed of each item, or one for all: z depends on it alone, whatever else is asked.
             truncation_psi: 1 leaves w as it is, less draws it towards the mean of its class and uncertainty.
             noise_mode: 'const', 'random' (drawn from the item's seed) or 'none'.
             batch: items per pass.
@@ -96,7 +95,7 @@ class ConditionalGenerator(Conditions):
             TypeError: a seed or class number that is not whole.
 
         Example:
-            >>> load_generator(path).sample(classes=[3, 3], msp=0.7, seeds=[0, 1]).shape
+            >>> load_generator(path).sample(classes=3, msp=[1, 0.7, 0.4], seeds=0)  # one image at falling MSP
         """
         wanted = self.requests(classes, msp, seeds, uncertainty)
         search = self.search(within, draws, steady)
@@ -110,33 +109,33 @@ class ConditionalGenerator(Conditions):
         seeds: Sequence[int] | int,
         uncertainty: npt.ArrayLike | None = None,
     ) -> list[Request]:
-        """Checked requests, one per seed; the arguments are those of `sample`."""
-        seed_list = [int(seeds)] if isinstance(seeds, Integral) else [index(s) for s in seeds]  # type: ignore[union-attr]
-        n = len(seed_list)
-        if classes is None:
-            class_list: list[int | None] = [s % self.num_classes if self.takes_class else None for s in seed_list]
-        else:
-            each = [classes] * n if isinstance(classes, int | Integral | str) else classes
-            class_list = [self.class_number(k) for k in each]
+        """Checked requests, as many as the longest list has; the arguments are those of `sample`."""
         if msp is not None and uncertainty is not None:
             raise UserError("msp and uncertainty are two names of one thing; give one of them")
         if msp is not None:
             self.check_called_msp()
-        u_list = self._levels(uncertainty if msp is None else msp, n)
-        if not len(class_list) == len(u_list) == n:
-            raise ValueError(f"{len(class_list)} classes and {len(u_list)} levels for {n} seeds; give one or {n}")
-        wanted = [Request(s, k, u) for s, k, u in zip(seed_list, class_list, u_list, strict=True)]
+        seed_list = [index(s) for s in _each(seeds)]
+        class_list: list[int | None] | None = None
+        if classes is not None:
+            class_list = [self.class_number(k) for k in _each(classes)]
+        u_list = self._levels(uncertainty if msp is None else msp)
+        lengths = {"classes": 1 if class_list is None else len(class_list), "levels": len(u_list), "seeds": len(seed_list)}
+        if len(uneven := set(lengths.values()) - {1}) > 1:
+            found = ", ".join(f"{number} {name}" for name, number in lengths.items())
+            raise ValueError(f"{found} do not go together; give one of each for every item, or one for all")
+        n = max(uneven, default=1)
+        if class_list is None:
+            class_list = [s % self.num_classes if self.takes_class else None for s in seed_list]
+        everything = (_for_all(values, n) for values in (seed_list, class_list, u_list))
+        wanted = [Request(s, k, u) for s, k, u in zip(*everything, strict=True)]
         self.check(wanted)
         return wanted
 
-    def _levels(self, u: npt.ArrayLike | None, n: int) -> Sequence[Level | None]:
+    def _levels(self, u: npt.ArrayLike | None) -> Sequence[Level | None]:
         if u is None:
-            return [self.measure.sure(self.num_classes) if self.takes_u else None] * n
-        values = np.asarray(u, dtype=np.float64)
-        if values.ndim == 2:
-            rows = [tuple(row) for row in values.tolist()]
-            return rows * n if len(rows) == 1 else rows
-        return [float(values)] * n if values.ndim == 0 else [float(v) for v in values]
+            return [self.measure.sure(self.num_classes) if self.takes_u else None]
+        values = np.atleast_1d(np.asarray(u, dtype=np.float64))
+        return [tuple(row) if isinstance(row, list) else row for row in values.tolist()]
 
     def search(self, within: float | None, draws: int | None = None, steady: bool = False) -> Search | None:
         """How to come near the levels asked for; None without ``within``.
@@ -221,6 +220,17 @@ class ConditionalGenerator(Conditions):
         with torch.no_grad():
             pred, u = self.classifier.answer(items, classes)
         return [Answer(int(p), float(v)) for p, v in zip(pred, u, strict=True)]
+
+
+def _each(values: Any) -> list[Any]:
+    """A list's items, or a single value as the only one."""
+    alone = isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0
+    return [values] if alone else list(values)
+
+
+def _for_all(values: Sequence[Any], n: int) -> Sequence[Any]:
+    """n values, where one stands for all."""
+    return values if len(values) == n else list(values) * n
 
 
 def load_generator(path: str | Path | None = None, device: torch.device | str = "auto") -> ConditionalGenerator:

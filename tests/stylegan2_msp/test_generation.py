@@ -13,6 +13,7 @@ import torch
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator, to_uint8
+from stylegan2_msp.request import Request
 from stylegan2_msp.search import Search
 from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
 from stylegan2_msp.snapshot import Snapshot
@@ -141,6 +142,18 @@ def test_lists_of_different_lengths(grey):
         grey.sample(classes=[1, 2], seeds=[0, 1, 2])
     with pytest.raises(UserError, match="--seeds"):
         grey.sample(seeds=[-1])
+
+
+def test_one_class_level_or_seed_stands_for_all(grey):
+    falling = grey.sample(classes=3, msp=[1, 0.7, 0.4], seeds=0)
+    assert torch.equal(falling, grey.sample(classes=[3] * 3, msp=[1, 0.7, 0.4], seeds=[0] * 3))
+    assert torch.equal(grey.sample(classes=[3], msp=[0.7], seeds=[0, 1]), grey.sample(classes=3, msp=0.7, seeds=[0, 1]))
+    assert torch.equal(grey.sample(classes=[1, 2]), grey.sample(classes=[1, 2], seeds=[0, 0]))
+    assert grey.requests(None, [1, 0.5], 13) == [Request(13, 3, 1.0), Request(13, 3, 0.5)]
+    assert grey.requests(torch.tensor(3), np.array(0.5), torch.tensor(4)) == [Request(4, 3, 0.5)]
+    assert len(grey.sample(classes=3, msp=0.7, seeds=[])) == 0
+    with pytest.raises(ValueError, match="1 classes, 3 levels, 2 seeds do not go together"):
+        grey.sample(classes=3, msp=[1, 0.7, 0.4], seeds=[0, 1])
 
 
 def test_conditions_that_a_generator_lacks_are_refused(class_only):
