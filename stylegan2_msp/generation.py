@@ -75,9 +75,9 @@ class ConditionalGenerator(Conditions):
             classes: class of each item, its number or name, or one for all; by default seed modulo K.
             msp: MSP of each item in [1 / K, 1], or one for all; by default 1. For generators conditioned on MSP.
             seeds: seed of each item, or one for all: z depends on it alone, whatever else is asked.
-            truncation_psi: 1 leaves w as it is, less draws it towards the mean of its class and uncertainty.
+            truncation_psi: finite; 1 leaves w as it is, less draws it towards the mean of its class and uncertainty.
             noise_mode: 'const', 'random' (drawn from the item's seed) or 'none'.
-            batch: items per pass.
+            batch: items per pass, at least 1.
             uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
             within: search each item's level until the classifier's answer lies within this of the level asked for, as
@@ -91,7 +91,7 @@ class ConditionalGenerator(Conditions):
 
         Raises:
             UserError: a class, level or seed out of range, or ``msp`` for another measure.
-            ValueError: lists of different lengths.
+            ValueError: lists of different lengths, ``batch`` or ``truncation_psi`` out of range.
             TypeError: a seed or class number that is not whole.
 
         Example:
@@ -119,7 +119,11 @@ class ConditionalGenerator(Conditions):
         if classes is not None:
             class_list = [self.class_number(k) for k in _each(classes)]
         u_list = self._levels(uncertainty if msp is None else msp)
-        lengths = {"classes": 1 if class_list is None else len(class_list), "levels": len(u_list), "seeds": len(seed_list)}
+        lengths = {
+            "classes": 1 if class_list is None else len(class_list),
+            "levels": len(u_list),
+            "seeds": len(seed_list),
+        }
         if len(uneven := set(lengths.values()) - {1}) > 1:
             found = ", ".join(f"{number} {name}" for name, number in lengths.items())
             raise ValueError(f"{found} do not go together; give one of each for every item, or one for all")
@@ -173,6 +177,10 @@ class ConditionalGenerator(Conditions):
         search: Search | None = None,
     ) -> Iterator[Batch]:
         """Yields up to ``batch`` requests at a time with what was generated for them."""
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, found {batch}")
+        if not math.isfinite(truncation_psi):
+            raise ValueError(f"truncation_psi must be finite, found {truncation_psi}")
         for begin in range(0, len(wanted), batch):
             part = wanted[begin : begin + batch]
             seeds = [r.seed for r in part]

@@ -156,6 +156,12 @@ def test_one_class_level_or_seed_stands_for_all(grey):
         grey.sample(classes=3, msp=[1, 0.7, 0.4], seeds=[0, 1])
 
 
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": -1}, {"truncation_psi": float("nan")}])
+def test_numbers_out_of_range(grey, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        grey.sample(seeds=[0], **wrong)
+
+
 def test_conditions_that_a_generator_lacks_are_refused(class_only):
     assert class_only.sample(seeds=[0, 1]).shape == (2, 1, 16, 16)
     with pytest.raises(UserError, match="without uncertainty"):
