@@ -92,19 +92,24 @@ def train_classifier(
 def split_validation(
     classes: torch.Tensor, num_classes: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices (train, validation), both sorted: a tenth of every class is held out, at least one sample of each."""
+    """Indices (train, validation), both sorted: a tenth of every class is held out, at least one sample.
+
+    The only sample of a class is not held out; a class may also have none at all.
+
+    Raises:
+        UserError: no class has two samples.
+    """
     train, val = [], []
     for k in range(num_classes):
         index = (classes == k).nonzero().flatten().cpu()
-        if len(index) < 2:
-            raise UserError(
-                f"class {k} has {len(index)} sample(s), 2 are needed to train and validate a classifier; bring more"
-            )
         index = index[torch.randperm(len(index), generator=generator)]
-        held_out = max(1, round(len(index) * VALIDATION_SHARE))
+        held_out = max(1, round(len(index) * VALIDATION_SHARE)) if len(index) > 1 else 0
         val.append(index[:held_out])
         train.append(index[held_out:])
-    return torch.cat(train).sort().values, torch.cat(val).sort().values
+    parts = torch.cat(train).sort().values, torch.cat(val).sort().values
+    if not len(parts[1]):
+        raise UserError("no class has 2 samples, which are needed to train and validate a classifier; bring more")
+    return parts
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ def make_judges(archive: Archive, data: Array, measure: Measure, device: torch.d
         device: where to train and to judge.
 
     Raises:
-        UserError: a class has too few items to train on.
+        UserError: no class has two items, so there are too few to train on.
     """
     assert archive.classes is not None
     items, classes = torch.from_numpy(data), torch.from_numpy(archive.classes)

@@ -39,9 +39,15 @@ def test_a_tenth_of_every_class_is_held_out() -> None:
     assert not torch.equal(other, val)
 
 
-def test_a_class_too_small_to_validate_is_one_line() -> None:
-    with pytest.raises(UserError, match="class 1 has 1 sample"):
-        split_validation(torch.tensor([0, 0, 1]), 2, torch.Generator())
+def test_classes_of_one_sample_or_none_are_not_held_out() -> None:
+    train, val = split_validation(torch.tensor([3, 0, 0, 3, 1, 3]), 4, torch.Generator())
+    assert train.tolist() == sorted(set(range(6)) - set(val.tolist()))
+    assert torch.bincount(torch.tensor([3, 0, 0, 3, 1, 3])[val], minlength=4).tolist() == [1, 0, 0, 1]
+
+
+def test_too_few_samples_to_validate_are_one_line() -> None:
+    with pytest.raises(UserError, match="no class has 2 samples"):
+        split_validation(torch.tensor([0, 1, 2]), 3, torch.Generator())
 
 
 def test_the_seed_settles_every_weight() -> None:
