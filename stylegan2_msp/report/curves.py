@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from stylegan2_msp.metrics.scores import LevelFigures, per_level
-from stylegan2_msp.report.style import BLUE, FAINT, ORANGE, VERMILION, identity_line, new_figure, styled
+from stylegan2_msp.report.style import BLUE, FAINT, ORANGE, VERMILION, identity_line, legend_below, new_figure, styled
 
 _MAX_LEVELS = 24
 _BINS, _FEWEST = 10, 5
@@ -46,7 +46,7 @@ def fig4_in_out(
         _square(axes, low, measure)
         if title:
             axes.set_title(title, loc="left")
-        _legend_below(axes, 4)
+        legend_below(axes, 4)
     return figure
 
 
@@ -83,7 +83,7 @@ def fig2b_levels(msp_in: npt.ArrayLike, msp_out: npt.ArrayLike, title: str = "",
         if title:
             axes.set_title(title, loc="left")
         axes.set_xlim(min(low, levels[0] - width / 2 - 0.01), 1.01 + width / 2)
-        _legend_below(axes, 3)
+        legend_below(axes, 3)
     return figure
 
 
@@ -146,14 +146,3 @@ def _alpha(count: int) -> float:
 def _square(axes: Any, low: float, measure: str) -> None:
     axes.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal")
     axes.set(xlabel=f"{measure} asked for (in)", ylabel=f"{measure} by the classifier (out)")
-
-
-def _legend_below(axes: Any, columns: int) -> None:
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.11),
-        ncols=columns,
-        fontsize=10.5,
-        columnspacing=1.2,
-        markerscale=1.2,
-    )

@@ -12,7 +12,17 @@ from stylegan2_msp.metrics.evaluate import Evaluation
 from stylegan2_msp.metrics.judges import KINDS
 from stylegan2_msp.metrics.results import Results, Row
 from stylegan2_msp.report.grids import class_labels
-from stylegan2_msp.report.style import BLUE, FAINT, INK, ORANGE, VERMILION, identity_line, new_figure, styled
+from stylegan2_msp.report.style import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    VERMILION,
+    identity_line,
+    legend_below,
+    new_figure,
+    styled,
+)
 
 _MAX_CLASSES = 12
 _REALS = INK
@@ -48,7 +58,7 @@ def calibration_figure(found: Evaluation, title: str) -> Figure:
     """E[v | u] beside u: at every level of the uniform grid, and in bins of the natural distribution; bars are 95 %."""
     results, low = found.results, found.scale.low
     with styled():
-        figure = new_figure(11.6, 6.6)
+        figure = new_figure(11.6, 7.0)
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         rows = results.levels("mean", "uniform")
         _with_band(left, rows, BLUE, "fakes, first classifier")
@@ -69,7 +79,7 @@ def calibration_figure(found: Evaluation, title: str) -> Figure:
         for axes in (left, right):
             identity_line(axes, low, found.scale.high)
             axes.set(xlabel=f"{title} asked for")
-            axes.legend(loc="lower right", fontsize=10.5)  # below the diagonal, where few means lie
+            legend_below(axes, 2)
         left.set_ylabel(f"Mean {title} answered")
     return figure
 
@@ -77,7 +87,7 @@ def calibration_figure(found: Evaluation, title: str) -> Figure:
 def levels_figure(results: Results, title: str) -> Figure:
     """Bias per level, and class agreement of fakes beside that of reals with the same labels; bars are 95 %."""
     with styled():
-        figure = new_figure(11.6, 5.0)
+        figure = new_figure(11.6, 5.6)
         left, right = figure.subplots(1, 2)
         left.axhline(0, color=INK, linewidth=1.2, linestyle="--")
         _with_band(left, results.levels("bias", "uniform"), BLUE, "every class equally often")
@@ -85,7 +95,7 @@ def levels_figure(results: Results, title: str) -> Figure:
         if matched:
             _with_band(left, matched, ORANGE, "labels of real items", "D")
         left.set(xlabel=f"{title} asked for", ylabel=f"Bias: mean of {title} answered − asked for")
-        left.legend(fontsize=10.5)
+        legend_below(left, 2)
         for name, who, colour, marker in (
             ("class_agreement", "first classifier", BLUE, "o"),
             ("second_class_agreement", "second classifier", VERMILION, "s"),
@@ -97,7 +107,7 @@ def levels_figure(results: Results, title: str) -> Figure:
             if reals:
                 _open(right, reals, colour, f"reals, {who}", marker)
         right.set(xlabel=f"{title} asked for", ylabel="Share of the class asked for", ylim=(-0.03, 1.03))
-        right.legend(fontsize=10.5, loc="lower right")
+        legend_below(right, 2)
     return figure
 
 

@@ -21,13 +21,13 @@ def reliability_diagram(panels: Mapping[str, Mapping[str, Any]], title: str = ""
         title: line above all.
     """
     with styled():
-        figure = new_figure(4.6 * len(panels), 5.4)
+        figure = new_figure(4.6 * len(panels), 5.7)
         top, bottom = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=(3, 1))
         for axes, shares, (name, found) in zip(top, bottom, panels.items(), strict=True):
             _panel(axes, shares, name, found)
         top[0].set_ylabel("accuracy")
         bottom[0].set_ylabel("share")
-        top[0].legend(loc="upper left")
+        figure.legend(*top[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         if title:
             figure.suptitle(title)
     return figure

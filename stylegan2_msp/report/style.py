@@ -122,3 +122,15 @@ def _say_boxes() -> None:
 def identity_line(axes: Any, low: float, high: float, label: str = "out = in") -> None:
     """The dashed diagonal on which output equals input."""
     axes.plot([low, high], [low, high], linestyle="--", color=INK, linewidth=1.4, label=label, zorder=2.5)
+
+
+def legend_below(axes: Any, columns: int) -> None:
+    """The legend under the axes' label, where no data lie."""
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.11),
+        ncols=columns,
+        fontsize=10.5,
+        columnspacing=1.2,
+        markerscale=1.2,
+    )

@@ -194,3 +194,17 @@ def test_the_table_leaves_out_columns_in_which_nothing_is_known(found):
     assert f"| mean(out - in) | {found.results.value('bias', 'uniform'):.3f} (" in text
     head, _, first = (row.split("|") for row in text.split("| class, uniform")[1].splitlines()[:3])
     assert len(head) == len(first) - 1
+
+
+@pytest.mark.parametrize("name", ["calibration", "levels"])
+def test_no_legend_hides_data_or_leaves_the_figure(found, name):
+    figure = figures_of(found)[name]
+    figure.canvas.draw()
+    whole = figure.bbox
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y1 < axes.get_tightbbox(bbox_extra_artists=[axes.xaxis]).y0 + 1
+        assert min(legend.x0, legend.y0) >= 0
+        assert legend.x1 <= whole.x1
+    left, right = (axes.get_legend().get_window_extent() for axes in figure.axes)
+    assert left.x1 < right.x0

@@ -31,5 +31,7 @@ def test_bars_are_the_accuracy_and_the_share_of_each_bin(tmp_path):
         assert reach[fewest] > 2 * reach[most] > 0
         assert not bars.lines[-1].get_clip_on()  # dots on the frame stay whole
         assert f"ECE {panels[name]['ece']:.3f}" in bars.get_title()
+    figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().y1 < figure.axes[2].get_tightbbox().y0  # hides no bar
     save_figure(figure, tmp_path / "reliability.png")
     assert (tmp_path / "reliability.png").stat().st_size > 5000
