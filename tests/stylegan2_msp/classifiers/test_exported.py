@@ -120,6 +120,28 @@ def test_a_fixed_batch_is_filled_up(count: int) -> None:
     assert_same(program, small(), torch.randn(count, 1, 8, 8))
 
 
+class Unusual(nn.Module):
+    """Weights in two parts, norms across channels, cosine heads, and the other ways to write a transposition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+        self.second = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3))
+        self.rest = nn.Sequential(nn.LocalResponseNorm(3), nn.Upsample(scale_factor=2, mode="nearest-exact"))
+        self.classes = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.rest(self.second(self.first(x))).mean(dim=(2, 3))
+        cosine = nn.functional.cosine_similarity(x[:, None], self.classes[None], dim=-1)
+        return cosine + x @ self.classes.T + x @ self.classes.mT + x @ self.classes.swapaxes(0, 1)
+
+
+def test_normalised_weights_and_cosine_heads_are_read() -> None:
+    torch.manual_seed(0)
+    model = Unusual().eval()
+    assert_same(loaded(exported(model, torch.zeros(2, 1, 8, 8))), model, torch.randn(3, 1, 8, 8))
+
+
 @pytest.mark.slow
 def test_transformers_are_read() -> None:
     class Attention(nn.Module):
