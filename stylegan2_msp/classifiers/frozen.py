@@ -76,12 +76,13 @@ class FrozenClassifier(nn.Module):
 
         Raises:
             ValueError: ``x`` has another shape.
+            TypeError: ``x`` is no tensor of floating-point numbers, uint8 images of [0, 255], say.
         """
         return self.recalibration(self.raw_logits(x))
 
     def raw_logits(self, x: torch.Tensor) -> torch.Tensor:
         """`forward` without recalibration."""
-        self._check_shape(x)
+        self._check_input(x)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.float32)
             size = self.spec.input_size
@@ -160,11 +161,16 @@ class FrozenClassifier(nn.Module):
         """The same classifier recalibrated otherwise."""
         return FrozenClassifier(replace(self.spec, recalibration=recalibration.settings()), self.net)
 
-    def _check_shape(self, x: torch.Tensor) -> None:
+    def _check_input(self, x: torch.Tensor) -> None:
+        if not torch.is_tensor(x) or not x.is_floating_point():
+            found = f"{x.dtype}" if torch.is_tensor(x) else f"a {type(x).__name__}"
+            wanted = "images in [-1, 1] (of bytes x / 127.5 - 1)" if self.kind == "images" else "points"
+            raise TypeError(f"the classifier takes {wanted} as a tensor of floats, found {found}")
         side = self.img_resolution
-        wanted = (self.img_channels, side, side) if self.kind == "images" else (self.spec.input_channels,)
-        if tuple(x.shape[1:]) != wanted:
-            raise ValueError(f"the classifier takes {self.kind} of shape [N, {wanted}], found {list(x.shape)}")
+        shape = (self.img_channels, side, side) if self.kind == "images" else (self.spec.input_channels,)
+        if tuple(x.shape[1:]) != shape:
+            sizes = ", ".join(map(str, shape))
+            raise ValueError(f"the classifier takes {self.kind} of shape [N, {sizes}], found {list(x.shape)}")
 
     def fingerprint(self) -> str:
         """SHA-256 over all parameters and buffers, every module's mode and every parameter's requires_grad."""

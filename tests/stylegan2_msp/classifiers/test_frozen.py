@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -137,8 +139,17 @@ def test_answers_are_float32_inside_autocast() -> None:
 
 
 def test_wrong_shape_is_named() -> None:
-    with pytest.raises(ValueError, match=r"\(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \[N, 1, 8, 8\], found \[2, 3, 8, 8\]"):
         cnn()(torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"torch\.uint8"), (np.zeros((2, 1, 8, 8)), "a ndarray")],
+)
+def test_images_that_are_no_floats_are_refused(images: Any, found: str) -> None:
+    with pytest.raises(TypeError, match=rf"images in \[-1, 1\] \(of bytes x / 127\.5 - 1\).*found {found}"):
+        cnn().predict(images)
 
 
 def test_stays_in_eval_inside_a_module_that_trains() -> None:
