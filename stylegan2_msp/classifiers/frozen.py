@@ -197,6 +197,10 @@ class FrozenClassifier(nn.Module):
         metadata = {"format": FILE_FORMAT, "version": FILE_VERSION, "spec": self.spec.to_json()}
         return _sorted_header(safetensors.torch.save(tensors, metadata))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made by `to_bytes`, since the operators of a program cannot be pickled."""
+        return _on_device, (self.to_bytes(), self.scale.device)
+
     @property
     def sha256(self) -> str:
         """SHA-256 of `to_bytes`, in hex."""
@@ -224,6 +228,10 @@ class FrozenClassifier(nn.Module):
         except RuntimeError as error:
             raise UserError(f"{source}: the classifier's weights do not fit it ({_line(error)})") from None
         return cls(spec, net)
+
+
+def _on_device(data: bytes, device: torch.device) -> FrozenClassifier:
+    return FrozenClassifier.from_bytes(data).to(device)
 
 
 def build_network(spec: ClassifierSpec) -> nn.Module:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +100,15 @@ def test_factory_with_weights_travels_without_its_code(module: Path) -> None:
     again = FrozenClassifier.from_bytes(frozen.to_bytes())
     assert torch.equal(again(x), frozen(x))
     assert again.to_bytes() == frozen.to_bytes()
+    again.verify_frozen()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda frozen: pickle.loads(pickle.dumps(frozen))])
+def test_a_program_can_be_copied_and_sent_to_other_processes(module: Path, copied: Any) -> None:
+    frozen = load_classifier("my_nets:plain", SHAPE)
+    x = torch.rand(2, 1, 8, 8) * 2 - 1
+    again = copied(frozen)
+    assert torch.equal(again(x), frozen(x))
     again.verify_frozen()
 
 
