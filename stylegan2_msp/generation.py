@@ -57,9 +57,9 @@ class ConditionalGenerator(Conditions):
 
     def sample(
         self,
-        classes: Sequence[int | str] | int | str | None = None,
+        classes: Iterable[int | str] | int | str | None = None,
         msp: npt.ArrayLike | None = None,
-        seeds: Sequence[int] | int = (0,),
+        seeds: Iterable[int] | int = (0,),
         truncation_psi: float = 1.0,
         noise_mode: str = "const",
         batch: int = 32,
@@ -104,9 +104,9 @@ class ConditionalGenerator(Conditions):
 
     def requests(
         self,
-        classes: Sequence[int | str] | int | str | None,
+        classes: Iterable[int | str] | int | str | None,
         msp: npt.ArrayLike | None,
-        seeds: Sequence[int] | int,
+        seeds: Iterable[int] | int,
         uncertainty: npt.ArrayLike | None = None,
     ) -> list[Request]:
         """Checked requests, as many as the longest list has; the arguments are those of `sample`."""
