@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -254,6 +255,13 @@ def _warn(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u: 
     line = misfit(probs.argmax(axis=1), samples.classes, names, trained)
     if line is not None:
         print(f"warning: {line}", file=sys.stderr, flush=True)
+    elif classifier.recalibration.name == "none" and (probs.max(axis=1) < math.e * probs.min(axis=1)).all():
+        print(
+            "warning: the classifier's outputs differ by less than 1 for every one of these, as those of sigmoids do, "
+            f"so that MSP is at most {probs.max():.2f}; let it return logits, without a sigmoid at its end",
+            file=sys.stderr,
+            flush=True,
+        )
     low, high = np.quantile(_levels(classifier, samples, u), [0.01, 0.99])
     if high - low < _ALIKE:
         print(

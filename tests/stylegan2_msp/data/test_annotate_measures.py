@@ -224,6 +224,23 @@ def test_recalibration_that_does_harm_is_warned_of(
     assert "--recalibrate vector: NLL rises from" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("factor", "told"), [(0.01, True), (1.0, False)])
+def test_outputs_that_are_as_near_as_those_of_sigmoids_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], factor: float, told: bool
+) -> None:
+    net = classifier().net
+    with torch.no_grad():
+        net.layers[-1].weight.mul_(factor)
+        net.layers[-1].bias.mul_(factor)
+    frozen = FrozenClassifier(classifier().spec, net)
+    samples = points(300)
+    named_right = replace(samples, classes=frozen(torch.from_numpy(samples.data)).argmax(1).numpy())
+    (tmp_path / "near.safetensors").write_bytes(frozen.to_bytes())
+    annotate_samples(named_right, str(tmp_path / "near.safetensors"), device="cpu")
+    said = capsys.readouterr().err
+    assert ("outputs differ by less than 1 for every one of these, as those of sigmoids do" in said) == told
+
+
 def _archive(samples: Samples, folder: Path) -> Path:
     return write_archive(folder / f"{len(samples)}.zip", samples, progress=False)
 
