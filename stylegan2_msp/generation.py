@@ -128,6 +128,10 @@ class ConditionalGenerator(Conditions):
             found = ", ".join(f"{number} {name}" for name, number in lengths.items())
             raise ValueError(f"{found} do not go together; give one of each for every item, or one for all")
         n = max(uneven, default=1)
+        if n > 1 and len(seed_list) == 1 and self._like_a_vector(u_list):
+            raise UserError(
+                f"uncertainty: a softmax vector of {n} classes is given as [vector], for {n} levels give {n} seeds"
+            )
         if class_list is None:
             class_list = [s % self.num_classes if self.takes_class else None for s in seed_list]
         everything = (_for_all(values, n) for values in (seed_list, class_list, u_list))
@@ -139,7 +143,16 @@ class ConditionalGenerator(Conditions):
         if u is None:
             return [self.measure.sure(self.num_classes) if self.takes_u else None]
         values = np.atleast_1d(np.asarray(u, dtype=np.float64))
+        if values.ndim > 2:
+            raise ValueError(
+                f"levels must be numbers [N] or softmax vectors [N, K], found an array of {values.ndim} axes"
+            )
         return [tuple(row) if isinstance(row, list) else row for row in values.tolist()]
+
+    def _like_a_vector(self, levels: Sequence[Level | None]) -> bool:
+        """Whether the levels of a softmax condition may be meant as one vector."""
+        K, numbers = self.num_classes, [u for u in levels if isinstance(u, float)]
+        return len(numbers) == K == self.measure.size(K) and abs(sum(numbers) - 1) < 1e-3
 
     def search(self, within: float | None, draws: int | None = None, steady: bool = False) -> Search | None:
         """How to come near the levels asked for; None without ``within``.

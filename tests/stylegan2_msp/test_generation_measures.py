@@ -110,6 +110,12 @@ def test_whole_softmax_vectors(snapshots) -> None:
     assert same.shape == (2, 1, 16, 16)
     by_level, by_vector = (generator.sample(0, seeds=[3], uncertainty=u) for u in (0.6, [[0.6, 0.1, 0.3]]))
     torch.testing.assert_close(by_level, by_vector)
+    assert len(generator.sample(0, seeds=[3, 3, 3], uncertainty=[0.6, 0.1, 0.3])) == 3  # levels of the class
+    assert len(generator.sample(0, seeds=3, uncertainty=[0.6, 0.2, 0.3])) == 3
+    with pytest.raises(UserError, match=r"a softmax vector of 3 classes is given as \[vector\]"):
+        generator.sample(0, seeds=3, uncertainty=[0.6, 0.1, 0.3])
+    with pytest.raises(ValueError, match="found an array of 3 axes"):
+        generator.sample(0, seeds=3, uncertainty=[[[0.6, 0.1, 0.3]]])
     for bad in ([[0.5, 0.5, 0.5]], [[1.2, -0.1, -0.1]], [[0.5, 0.5]]):
         with pytest.raises(UserError, match="must be 3 probabilities that sum to 1"):
             generator.sample(0, seeds=[0], uncertainty=bad)
