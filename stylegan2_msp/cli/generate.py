@@ -26,7 +26,11 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 )
 @click.option("--seeds", "seeds_text", metavar="SEEDS", default="0-15", show_default=True, help="0-15 or 1,3,5-7.")
 @click.option(
-    "--class", "class_text", metavar="CLASSES", help="3, cat,dog or 0-9.  [default: seed modulo their number]"
+    "--class",
+    "class_text",
+    metavar="CLASSES",
+    help="3, cat,dog or 0-9; a number is the class's place, counted from 0, also where the names are numbers.  "
+    "[default: seed modulo their number]",
 )
 @click.option(
     "--within",
