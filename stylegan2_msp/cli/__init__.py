@@ -10,6 +10,7 @@ import sys
 import click
 
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.signals import asked_to_end, leave
 
 # Before torch is imported: by default, waiting GNU OpenMP threads spin so long that torch crawls on busy cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -19,9 +20,13 @@ _OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.E
 
 
 def run(command: click.Command) -> None:
-    """Runs a command; a `UserError` becomes one line on standard error and exit code 1, wrong usage exit code 2."""
+    """Runs a command; a `UserError` becomes one line on standard error and exit code 1, wrong usage exit code 2.
+
+    When it is asked to end (Ctrl-C, `kill`, a terminal that closes) it first takes away what is half done.
+    """
     try:
-        command(standalone_mode=False)
+        with asked_to_end(leave):
+            command(standalone_mode=False)
     except UserError as error:
         _fail(" ".join(str(error).split()), 1)
     except click.UsageError as error:

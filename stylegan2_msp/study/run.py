@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.signals import asked_to_end, leave
 from stylegan2_msp.study.experiments import Experiment, Variant
 
 
@@ -173,11 +175,28 @@ def _as_file(name: str) -> str:
 
 
 def _call(*words: str) -> None:
-    """Runs one of this package's commands in a process of its own, so that memory is given back after it."""
+    """Runs one of this package's commands in a process of its own, so that memory is given back after it.
+
+    When this process is asked to end, so is that one, which may take its time to save what it has.
+    """
     print("$ stylegan2-msp " + " ".join(words), flush=True)
-    done = subprocess.run([sys.executable, "-m", "stylegan2_msp", *words], check=False)
-    if done.returncode:
+    asked: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(signum: int, _: Any) -> None:
+        asked.append(signum)
+        for child in children:
+            child.send_signal(signum)
+
+    with asked_to_end(pass_on):
+        children.append(child := subprocess.Popen([sys.executable, "-m", "stylegan2_msp", *words]))
+        if asked:  # while it was being started
+            child.send_signal(asked[0])
+        code = child.wait()
+    if asked:
+        leave(asked[0])
+    if code:
         raise UserError(
-            f"reproduce: `{words[0]}` ended with exit code {done.returncode} (see above); run the same command again "
+            f"reproduce: `{words[0]}` ended with exit code {code} (see above); run the same command again "
             "to go on from here"
         )

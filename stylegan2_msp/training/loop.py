@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.report.training import save_fakes, save_reals
+from stylegan2_msp.signals import asked_to_end
 from stylegan2_msp.snapshot import save_snapshot
 from stylegan2_msp.training.checkpoint import give_up_after, save_state
 from stylegan2_msp.training.distributed import World
@@ -28,30 +29,15 @@ from stylegan2_msp.training.step import Trainer, UnreadableReals
 
 @dataclass
 class StopRequest:
-    """Remembers that SIGINT or SIGTERM asked the run to save and leave; a later second one ends it at once.
-
-    One that follows within a second is the same request: a terminal or a service manager signals every process of a
-    run, and the first process passes it on besides.
-    """
+    """Remembers that the run was asked to save and leave; a later second request ends it at once."""
 
     signum: int = 0
-    _since: float = 0.0
-    _previous: dict[int, Any] = field(default_factory=dict)
 
-    def __enter__(self) -> StopRequest:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous[signum] = signal.signal(signum, self._take)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _take(self, signum: int, _: Any) -> None:
-        if self.signum and time.monotonic() - self._since > 1:
+    def take(self, signum: int, _: Any) -> None:
+        """Handles the signal."""
+        if self.signum:
             raise SystemExit(128 + signum)
-        if not self.signum:
-            self.signum, self._since = signum, time.monotonic()
+        self.signum = signum
 
 
 @dataclass
@@ -76,7 +62,8 @@ class Run:
         """Runs to the end or to a stop; returns the exit code (0, or 128 + signal)."""
         state, config = self.trainer.state, self.config
         total = int(config.kimg * 1000)
-        with StopRequest() as stop, self.log:
+        stop = StopRequest()
+        with asked_to_end(stop.take), self.log:
             self._begin()
             clock = time.monotonic()
             base, tick_nimg, tick_clock = state.seconds, state.nimg, clock

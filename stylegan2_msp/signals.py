@@ -1,0 +1,54 @@
+"""The signals by which a terminal, a service manager or a scheduler asks a process to end."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a terminal that was closed
+
+
+@contextmanager
+def asked_to_end(handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Calls ``handler(signum, frame)`` in the block when this process is asked to end, then restores what was before.
+
+    What follows within a second is the same request: a terminal or a service manager signals every process of a job,
+    and the first process passes it on besides. What is ignored (SIGHUP under nohup) stays so, but for Ctrl-C, which
+    workers and a script's background jobs are started without.
+    """
+    last = -math.inf
+
+    def take(signum: int, frame: Any) -> None:
+        nonlocal last
+        same = time.monotonic() - last <= 1
+        last = time.monotonic()
+        if not same:
+            handler(signum, frame)
+
+    previous = {}
+    for signum in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
+        before = signal.getsignal(signum)
+        if before is not signal.SIG_IGN or signum == signal.SIGINT:
+            previous[signum] = before
+            signal.signal(signum, take)
+    try:
+        yield
+    finally:
+        for signum, before in previous.items():
+            signal.signal(signum, before)
+
+
+def leave(signum: int, _frame: Any = None) -> None:
+    """Ends this process by an exception, so that what was begun is cleared away.
+
+    Raises:
+        KeyboardInterrupt: of Ctrl-C.
+        SystemExit: of the others, with the shell's exit code 128 + signum.
+    """
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + signum)
