@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
+import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -16,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.signals import asked_to_end
 
 _LONGEST = 4000  # characters of a process's last words: a pipe takes so many of each
 
@@ -92,32 +96,29 @@ def choose_device(device: str | None, gpus: int | None) -> tuple[str, int]:
 def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
     """Runs ``work(rank, size, port, *args)`` in ``processes`` local processes and returns the worst exit code.
 
-    An interrupt or a termination signal is passed on, so that the workers can save and leave.
+    When this process is asked to end the workers are told, so that they can save and leave; when it is killed they do
+    so by themselves.
     """
-    import multiprocessing
-    import signal
-
     context = multiprocessing.get_context("spawn")
     port, errors = _free_port(), context.SimpleQueue()
     workers = [
         context.Process(target=_worker, args=(work, rank, processes, port, errors, args), daemon=False)
         for rank in range(processes)
     ]
+    asked: list[int] = []
 
-    def forward(signum: int, _: Any) -> None:
+    def pass_on(signum: int, _: Any) -> None:
+        asked.append(signum)
         for worker in workers:
             if worker.pid is not None and worker.is_alive():
                 with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signum)
+                    os.kill(worker.pid, signal.SIGTERM)
 
-    previous = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for worker in workers:
-            worker.start()
+    with asked_to_end(pass_on):
+        _start(workers)
+        if asked:  # by then some had not been there
+            pass_on(asked[0], None)
         ended = _wait(workers)
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
     codes, said = [w.exitcode or 0 for w in workers], []
     while not errors.empty():
         said.append(errors.get())
@@ -130,9 +131,21 @@ def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
                 f"process {rank} of {processes} was killed (memory ran out?); go on with --resume auto from the last "
                 "state, if there is one"
             )
+    if asked and not {*codes}.isdisjoint({128 + signal.SIGTERM, -signal.SIGTERM}):
+        return 128 + asked[0]
     for text, _ in said:
         print(text, file=sys.stderr, flush=True)
     return max((c if c >= 0 else 128 - c for c in codes), default=0)
+
+
+def _start(workers: list[Any]) -> None:
+    """Starts them deaf to Ctrl-C, which a terminal sends to all and which would break off their imports."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for worker in workers:
+            worker.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _wait(workers: list[Any]) -> set[int]:
@@ -165,6 +178,7 @@ def _worker(work: Callable[..., int], rank: int, size: int, port: int, errors: A
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         raise SystemExit(work(*args))
     except UserError as error:
@@ -173,6 +187,14 @@ def _worker(work: Callable[..., int], rank: int, size: int, port: int, errors: A
     except Exception as error:
         errors.put((f"process {rank}: {traceback.format_exc()[-_LONGEST:]}", False))
         raise SystemExit(1) from error
+
+
+def _leave_with_parent() -> None:
+    """Asks this process to end when the one that started it is gone, and nobody is left who could ask."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def join_world(device: str) -> World:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 
@@ -80,3 +81,57 @@ def test_how_a_process_ended_is_said(tmp_path, kind):
     assert child.returncode == {"own": 1, "abort": 128 + signal.SIGABRT, "wait": 128 + signal.SIGTERM}[kind]
     assert ("ValueError: the real reason" in err) == (kind != "wait"), err
     assert "was killed" not in err
+
+
+STARTING = """
+import os, sys, time
+from stylegan2_msp.training.distributed import launch
+
+if __name__ != "__main__":
+    print(f"imports {os.getpid()}", flush=True)
+    time.sleep(float(sys.argv[1]))
+
+def work():
+    print(f"works {os.getpid()}", flush=True)
+    time.sleep(100)
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(launch(work, 2))
+"""
+
+
+def launched(folder, seconds):
+    (folder / "starting.py").write_text(STARTING)
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, str(folder / "starting.py"), str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=place,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups")
+def test_ctrl_c_while_the_processes_start_says_nothing_more(tmp_path):
+    """A terminal interrupts all of them; those in the middle of their imports used to print where they were."""
+    with launched(tmp_path, 100) as child:
+        assert {child.stdout.readline().split()[0] for _ in range(2)} == {"imports"}
+        os.killpg(child.pid, signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGINT
+    assert err == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_processes_whose_first_one_is_killed_end_too(tmp_path):
+    """They used to go on without anyone who could stop them."""
+    with launched(tmp_path, 0) as child:
+        lines = [child.stdout.readline().split() for _ in range(4)]
+        workers = {int(pid) for what, pid in lines if what == "works"}
+        assert len(workers) == 2
+        child.kill()
+        child.communicate(timeout=60)  # until the last of them has closed its end
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in workers)
