@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 import torch
 from rich.progress import TaskID
 
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import replacing
 from stylegan2_msp.progress import make_bar, on_terminal
 
 
@@ -44,15 +49,21 @@ class RunLog:
             self.tensorboard.close()
 
     def say(self, line: str) -> None:
-        """One line for the console and log.txt."""
+        """One line for log.txt and the console; a console that is gone (`| head`, a closed terminal) ends no run.
+
+        Raises:
+            UserError: log.txt cannot be written.
+        """
         if self.run is None:
             return
-        if self.bar is not None:
-            self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        else:
-            print(line, flush=True)
-        with open(self.run / "log.txt", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        _append(self.run / "log.txt", line)
+        try:
+            if self.bar is not None:
+                self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            else:
+                print(line, flush=True)
+        except OSError:
+            _silence(sys.stdout if self.bar is None else sys.stderr)
 
     def advance(self, kimg: float) -> None:
         """Moves the bar, at most twice a second."""
@@ -62,12 +73,15 @@ class RunLog:
             self.bar.update(self.task, completed=round(kimg, 1))
 
     def record(self, stats: dict[str, Any]) -> None:
-        """One tick's figures: a line in stats.jsonl, and in tensorboard where it is installed."""
+        """One tick's figures: a line in stats.jsonl, and in tensorboard where it is installed.
+
+        Raises:
+            UserError: stats.jsonl cannot be written.
+        """
         if self.run is None:
             return
-        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in stats.items()}
-        with open(self.run / "stats.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in stats.items()}
+        _append(self.run / "stats.jsonl", json.dumps(plain))
         if self.tensorboard is not None:
             step = int(stats["kimg"] * 1000)
             for name, value in stats.items():
@@ -80,7 +94,8 @@ class RunLog:
             return
         path = self.run / "stats.jsonl"
         rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _kimg_of(line) <= kimg]
-        path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
 
 
 def tick_line(stats: dict[str, Any], measure: str = "MSP") -> str:
@@ -114,6 +129,22 @@ def memory_gib(device: torch.device) -> float:
 
 def _show(value: float | None) -> str:
     return "  -  " if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free space, then go on with --resume {path.parent}"
+        ) from error
+
+
+def _silence(stream: TextIO) -> None:
+    """Leads a stream whose other end is gone to nowhere, so that what follows, the exit's flush too, finds no fault."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _kimg_of(line: str) -> float:

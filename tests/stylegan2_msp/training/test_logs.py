@@ -1,0 +1,69 @@
+"""What a run tells, also where nobody listens or the disk is full."""
+
+import errno
+import json
+import os
+import sys
+
+import pytest
+
+from stylegan2_msp.errors import UserError
+from stylegan2_msp.training.logs import RunLog
+
+
+def test_a_console_that_is_gone_ends_no_run(tmp_path, monkeypatch):
+    """`train ... | head`, or a terminal that was closed under nohup."""
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as console, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", console)
+        log = RunLog(tmp_path, 1.0)
+        log.say("heard")
+        os.close(read)
+        log.say("not heard")
+        log.say("nor this")
+    assert (tmp_path / "log.txt").read_text().splitlines() == ["heard", "not heard", "nor this"]
+
+
+def test_any_name_can_be_logged(tmp_path, monkeypatch, capsys):
+    """A file's name need not be UTF-8."""
+    log = RunLog(tmp_path, 1.0)
+    monkeypatch.setattr(sys, "stdout", open(os.devnull, "w", errors="surrogateescape"))  # noqa: SIM115
+    log.say("run \udcff")
+    assert (tmp_path / "log.txt").read_text() == "run \\udcff\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
+@pytest.mark.parametrize("name", ["log.txt", "stats.jsonl"])
+def test_a_full_disk_is_one_line(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/full")
+    log = RunLog(tmp_path, 1.0)
+    with pytest.raises(UserError, match=rf"{name}: cannot be written \(No space left on device\); .*--resume"):
+        log.say("more") if name == "log.txt" else log.record({"kimg": 1.0})
+
+
+def test_figures_are_json_whatever_they_are(tmp_path):
+    RunLog(tmp_path, 1.0).record({"kimg": 1.0, "loss/G": float("inf"), "loss/D": float("nan")})
+
+    def no_constant(name):
+        raise AssertionError(name)
+
+    row = json.loads((tmp_path / "stats.jsonl").read_text(), parse_constant=no_constant)
+    assert row == {"kimg": 1.0, "loss/G": None, "loss/D": None}
+
+
+def test_statistics_are_cut_whole_or_not_at_all(tmp_path, monkeypatch):
+    log = RunLog(tmp_path, 9.0)
+    for kimg in (1.0, 2.0, 3.0):
+        log.record({"kimg": kimg})
+    before = (tmp_path / "stats.jsonl").read_text()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            log.forget_after(2.0)
+    assert (tmp_path / "stats.jsonl").read_text() == before
+    log.forget_after(2.0)
+    assert (tmp_path / "stats.jsonl").read_text() == before[: before.index('{"kimg": 3.0')]
