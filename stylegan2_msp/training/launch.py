@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
@@ -110,8 +111,31 @@ def _full_memory_named(at_once: int) -> Iterator[None]:
         raise UserError(f"--batch-gpu: {at_once} images at once do not fit in the GPU's memory; {less}") from error
 
 
+@contextmanager
+def _held(folder: Path, world: World) -> Iterator[None]:
+    """Keeps other trainings out of the run's folder as long as the first process lives.
+
+    Raises:
+        UserError: another one works in it.
+    """
+    lock, error = FileLock(folder / ".lock", blocking=False), None
+    if world.rank == 0:
+        try:
+            lock.acquire()
+        except Timeout:
+            error = UserError(f"{folder}: another `train` works in it; wait until it ends, or choose another run")
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks
+    if (error := world.gather(error)[0]) is not None:
+        raise error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _train(plan: Plan, world: World) -> int:
-    with _denormals_flushed(), _full_memory_named(plan.config.batch_gpu):
+    with _held(plan.folder, world), _denormals_flushed(), _full_memory_named(plan.config.batch_gpu):
         return _train_here(plan, world)
 
 

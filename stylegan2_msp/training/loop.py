@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import time
@@ -17,6 +18,7 @@ from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.files import replacing
 from stylegan2_msp.report.training import save_fakes, save_reals
 from stylegan2_msp.signals import asked_to_end
 from stylegan2_msp.snapshot import save_snapshot
@@ -105,6 +107,10 @@ class Run:
         nimg = self.trainer.state.nimg
         self.log.forget_after(nimg / 1000)
         if self.world.rank == 0:
+            for path in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                path.unlink(missing_ok=True)
+            with replacing(self.folder / "training_options.json") as temporary:
+                temporary.write_text(json.dumps(self.config.to_dict(), indent=2) + "\n", encoding="utf-8")
             for path in give_up_after(self.folder, nimg):
                 self.log.say(f"{path}: a later state of this run, which goes on from {nimg / 1000:.1f} kimg.")
         if self.world.rank == 0 and not (self.folder / "reals.png").is_file():

@@ -13,7 +13,7 @@ from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.config import DataInfo, TrainConfig, resolve
 from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder, refuse_address, replacing
+from stylegan2_msp.files import make_folder, refuse_address
 from stylegan2_msp.networks.precision import bfloat16_pays
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.transfer import adopted, read_source
@@ -116,8 +116,6 @@ def prepare(
         print(f"Dry run; would train in {plan.folder}.")
         return None
     make_folder(plan.folder)
-    with replacing(plan.folder / "training_options.json") as temporary:
-        temporary.write_text(json.dumps(plan.config.to_dict(), indent=2) + "\n", encoding="utf-8")
     print(f"Training in {plan.folder} on {processes} x {device}.", flush=True)
     return plan
 
@@ -211,12 +209,22 @@ def _share_at_once(saved: TrainConfig, processes: int) -> int:
 
 
 def _run_folder(outdir: Path, data: Path, config: TrainConfig, dry_run: bool) -> Path:
-    """NNNNN-data-cfg-seed, numbered after the runs that exist."""
+    """NNNNN-data-cfg-seed, numbered after the runs that exist; made at once, lest another `train` take it, too."""
     if not dry_run:
         make_folder(outdir)
-    taken = [int(m.group(1)) for p in outdir.glob("*") if (m := re.match(r"(\d{5})-", p.name))]
     name = re.sub(r"[^\w.-]+", "_", data.stem.lstrip("."))[:40]
-    return outdir / f"{max(taken, default=-1) + 1:05d}-{name}-{config.cfg}-seed{config.seed}"
+    while True:
+        taken = [int(m.group(1)) for p in outdir.glob("*") if (m := re.match(r"(\d{5})-", p.name))]
+        folder = outdir / f"{max(taken, default=-1) + 1:05d}-{name}-{config.cfg}-seed{config.seed}"
+        if dry_run:
+            return folder
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError:
+            make_folder(folder)  # says why not
+        return folder
 
 
 def classifier_of(archive: Archive) -> FrozenClassifier | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from whole_runs import SMALL, assert_same, final_state, losses, only_run
 
 from stylegan2_msp.classifiers import FrozenClassifier
@@ -26,7 +27,7 @@ from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot
 from stylegan2_msp.training.checkpoint import list_states, load_state
 from stylegan2_msp.training.launch import start
-from stylegan2_msp.training.plan import Machine
+from stylegan2_msp.training.plan import Machine, prepare
 from stylegan2_msp.uncertainty import Softmax
 
 ROOT = Path(__file__).parents[3]
@@ -264,6 +265,29 @@ def test_a_run_whose_data_are_gone_asks_for_them(digits_archive, tmp_path):
     with pytest.raises(UserError, match=r"--data: .* was trained on .*x.zip, which is not here; give --data X.zip"):
         start({"kimg": 0.12}, tmp_path / "runs", "auto", CPU)
     assert start({"kimg": 0.12, "data": str(moved)}, tmp_path / "runs", "auto", CPU) == 0
+
+
+def test_one_training_works_in_a_run_at_a_time(digits_archive, tmp_path):
+    """A scheduler that starts a job again before the first has ended, say; the second changes nothing."""
+    assert start(options(digits_archive, kimg=0.032), tmp_path, None, CPU) == 0
+    run = only_run(tmp_path)
+    half = run / ".training-state-000000.pt.12345.tmp"  # of a process that was killed while it wrote
+    half.write_bytes(b"half")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with FileLock(run / ".lock"), pytest.raises(UserError, match="another `train` works in it"):
+        start({"kimg": 0.064}, tmp_path, "auto", CPU)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    assert start({"kimg": 0.064}, tmp_path, "auto", CPU) == 0
+    assert not half.exists()
+
+
+def test_trainings_that_begin_at_once_have_runs_of_their_own(digits_archive, tmp_path):
+    """A sweep of --gamma, say: the name tells seeds apart and nothing else."""
+    plans = [prepare(options(digits_archive), tmp_path, None, CPU, "cpu", 1, False) for _ in range(2)]
+    assert [plan.folder.name for plan in plans] == ["00000-digits-tiny-seed0", "00001-digits-tiny-seed0"]
+    folders = [prepare(options(digits_archive), tmp_path, None, CPU, "cpu", 1, True) for _ in range(2)]
+    assert folders == [None, None]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
