@@ -99,11 +99,20 @@ def state_beside(snapshot: Path) -> Path | None:
 
 
 def save_state(run: Path, state: TrainState, config: TrainConfig, keep: int = 2) -> Path:
-    """Writes the state, then removes all but the newest ``keep``; a kill at any moment leaves a loadable one."""
+    """Writes the state, then removes all but the newest ``keep``; a kill at any moment leaves a loadable one.
+
+    Raises:
+        UserError: it cannot be written; the earlier ones stay.
+    """
     path = state_path(run, state.nimg)
     content = {"format": FORMAT, "config": json.dumps(config.to_dict()), "state": state.state_dict()}
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # so torch says that it could not write everything
+            raise UserError(
+                f"{path}: cannot be written whole (is the disk full?); free space, then go on with --resume {run}"
+            ) from error
     for old in list_states(run)[:-keep]:
         old.unlink(missing_ok=True)
     return path

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
-from stylegan2_msp.training.checkpoint import load_state
+from stylegan2_msp.training.checkpoint import load_state, save_state
 from stylegan2_msp.training.distributed import choose_device
 from stylegan2_msp.training.plan import _continued
 from stylegan2_msp.training.step import Trainer
@@ -289,6 +290,20 @@ def test_a_full_disk_during_a_snapshot_keeps_the_old_one(snapshot, monkeypatch, 
         save_snapshot(snapshot, G, None, {})
     assert snapshot.read_bytes() == before
     assert len(list(snapshot.parent.iterdir())) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
+def test_a_full_disk_during_a_state_keeps_the_old_one(tmp_path, monkeypatch):
+    state = SimpleNamespace(nimg=1000, state_dict=lambda: {"G": torch.zeros(100_000)})
+    config = SimpleNamespace(to_dict=dict)
+    old = save_state(tmp_path, state, config)
+    before, save = old.read_bytes(), torch.save
+    state.nimg = 2000
+    monkeypatch.setattr(torch, "save", lambda content, _: save(content, "/dev/full"))
+    with pytest.raises(UserError, match=r"state-000002.pt: cannot be written whole .*--resume"):
+        save_state(tmp_path, state, config)
+    assert [path.name for path in tmp_path.iterdir()] == [old.name]
+    assert old.read_bytes() == before
 
 
 def test_an_output_folder_that_cannot_be_made(tmp_path):
