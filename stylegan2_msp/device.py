@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -24,6 +25,13 @@ def pick_device(name: torch.device | str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"--device {name}: this machine's PyTorch cannot use it; try --device cpu") from None
     return device
+
+
+def cores() -> int:
+    """How many processors this process may use: a scheduler (Slurm, `taskset`) may leave it few of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from stylegan2_msp.device import cores
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.signals import asked_to_end
 
@@ -219,7 +220,7 @@ def join_world(device: str) -> World:
         torch.cuda.set_device(target)
     else:
         target = torch.device("cpu")
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
+        torch.set_num_threads(max(1, cores() // local_size))
     if size > 1:
         # Its default arguments hold the group that is the world's when it is imported (optimizers import it). Before
         # the group exists that is none; later, the group's threads would outlive it and could abort a process at exit.

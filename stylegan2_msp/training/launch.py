@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
-from stylegan2_msp.device import keep_freed_memory
+from stylegan2_msp.device import cores, keep_freed_memory
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.options import check_choices
 from stylegan2_msp.training.checkpoint import load_state
@@ -147,7 +146,7 @@ def _train_here(plan: Plan, world: World) -> int:
     torch.backends.cudnn.allow_tf32 = bool(plan.machine.allow_tf32)
     config = plan.config
     archive = open_archive(config.data)
-    workers = plan.machine.workers or max(1, (os.cpu_count() or 1) // world.local_size)
+    workers = plan.machine.workers or max(1, cores() // world.local_size)
     data = TrainingSet(
         archive, config.condition, world.device, config.subset, config.seed, config.mirror, workers, world
     )

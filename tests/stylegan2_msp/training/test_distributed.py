@@ -10,6 +10,8 @@ import psutil
 import pytest
 import torch
 
+from stylegan2_msp.training.distributed import join_world
+
 WORKER = """
 import os, pathlib, torch
 from stylegan2_msp.training.distributed import join_world, leave_world
@@ -44,6 +46,21 @@ def test_no_thread_of_the_group_outlives_it():
     if torch.__version__ < "2.13" and said == ["False []"] * 2:
         pytest.skip("this torch does not name the threads of gloo")
     assert said == ["True []"] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such limit")
+def test_processes_share_the_cores_that_they_may_use(monkeypatch):
+    """Of a machine of 64 a scheduler may give a job four: two processes of 32 threads each would crawl on them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 9, 10, 11})
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    threads = torch.get_num_threads()
+    try:
+        join_world("cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 CRASH = """
