@@ -132,8 +132,30 @@ def load_state(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
             raise ValueError(f"format {content['format']!r}")
         return TrainConfig.from_dict(json.loads(content["config"])), content["state"]
     except Exception as error:  # torch.load reports damage with many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path}: cannot be read as a training state ({reason}); use an older one") from error
+        raise UserError(f"{path}: cannot be read as a training state ({_reason(error)}); use an older one") from error
+
+
+def restore(path: Path, state: TrainState) -> None:
+    """Continues from a file of `save_state`.
+
+    Raises:
+        UserError: as `load_state`; or what it holds is not what this version's networks and optimisers have.
+    """
+    found = load_state(path)[1]
+    try:
+        state.load_state_dict(found)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: does not fit this version of the program ({_reason(error)}); go on with the version that wrote "
+            "it, or start a new run from the snapshot beside it"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2])[:160]
 
 
 def list_states(run: Path) -> list[Path]:

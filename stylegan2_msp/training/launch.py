@@ -16,7 +16,7 @@ from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.device import cores, keep_freed_memory
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.options import check_choices
-from stylegan2_msp.training.checkpoint import load_state
+from stylegan2_msp.training.checkpoint import restore
 from stylegan2_msp.training.distributed import (
     World,
     choose_device,
@@ -157,7 +157,7 @@ def _train_here(plan: Plan, world: World) -> int:
     nhwc, graphs = machine.nhwc is not False, machine.cuda_graphs is not False
     trainer = Trainer(config, data, archive.num_classes, classifier, world, nhwc, graphs)
     if plan.state is not None:
-        trainer.state.load_state_dict(load_state(plan.state)[1])
+        restore(plan.state, trainer.state)
     elif plan.weights is not None:
         load_weights(plan.weights, trainer.state, plan.config)
     return Run(plan.folder, config, archive, data, classifier, trainer, world).train()

@@ -267,6 +267,25 @@ def test_a_run_whose_data_are_gone_asks_for_them(digits_archive, tmp_path):
     assert start({"kimg": 0.12, "data": str(moved)}, tmp_path / "runs", "auto", CPU) == 0
 
 
+@pytest.mark.parametrize("part", ["order", "G"])
+def test_a_state_that_does_not_fit_is_one_line(moons_archive, tmp_path, part):
+    """Of another version, say; what is there stays."""
+    given = {"data": str(moons_archive), "batch": 8, "kimg": 0.008, "metrics": "none"}
+    assert start(given, tmp_path, None, CPU) == 0
+    (path,) = list_states(only_run(tmp_path))
+    content = torch.load(path, weights_only=True)
+    if part == "order":
+        del content["state"]["order"]
+    else:
+        content["state"]["G"]["mapping.w_avg"] = torch.zeros(3)
+    torch.save(content, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"{path.name}: does not fit this version .*{part}") as caught:
+        start({"kimg": 0.016}, tmp_path, "auto", CPU)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
 def test_one_training_works_in_a_run_at_a_time(digits_archive, tmp_path):
     """A scheduler that starts a job again before the first has ended, say; the second changes nothing."""
     assert start(options(digits_archive, kimg=0.032), tmp_path, None, CPU) == 0
