@@ -81,7 +81,7 @@ def store_images(
 def _decode_together(archive: Archive, index: np.ndarray, workers: int, group: Group) -> np.ndarray:
     """All images, uint8 [N, C, H, W], in a file that every process of this machine maps; each decodes its part of them.
 
-    The file has no name any more when this returns, and goes when the last process ends, however it ends.
+    The file loses its name before anything is decoded, and goes when the last process ends, however it ends.
     """
     shape = (len(index), archive.img_channels, archive.img_resolution, archive.img_resolution)
     made: Path | UserError | None = None
@@ -92,25 +92,29 @@ def _decode_together(archive: Archive, index: np.ndarray, workers: int, group: G
         if errors := [found for found in places if isinstance(found, UserError)]:
             raise errors[0]
         images = np.memmap(places[group.rank - group.local_rank], dtype=np.uint8, mode="r+", shape=shape)
-        bounds = np.linspace(0, len(index), group.local_size + 1).astype(int)
-        mine = slice(bounds[group.local_rank], bounds[group.local_rank + 1])
-        error = None
-        try:
-            archive.load_images(group.rank == 0, workers, index[mine], images[mine])
-        except UserError as found:
-            error = found
-        if errors := [found for found in group.gather(error) if found is not None]:
-            raise errors[0]
-        return np.asarray(images)
+        group.gather(None)  # all have it open
     finally:
         if isinstance(made, Path):
             with suppress(OSError):
                 made.unlink()
+    bounds = np.linspace(0, len(index), group.local_size + 1).astype(int)
+    mine = slice(bounds[group.local_rank], bounds[group.local_rank + 1])
+    error = None
+    try:
+        archive.load_images(group.rank == 0, workers, index[mine], images[mine])
+    except UserError as found:
+        error = found
+    if errors := [found for found in group.gather(error) if found is not None]:
+        raise errors[0]
+    return np.asarray(images)
 
 
 def _make_file(size: int) -> Path | UserError:
     """An empty file of this size in the folder of temporary files, or why there is none."""
-    handle, name = tempfile.mkstemp(prefix="stylegan2-msp-", suffix=".images")
+    try:
+        handle, name = tempfile.mkstemp(prefix="stylegan2-msp-", suffix=".images")
+    except OSError as error:
+        return UserError(f"decoded images need a file: {error.strerror}; set TMPDIR to a folder that can be written")
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle, 0, size)  # a full disk is found now, not by a signal later

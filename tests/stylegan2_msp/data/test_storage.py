@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -95,6 +96,7 @@ def test_each_image_is_decoded_once_per_machine_and_all_see_it(
 
     def counted(self: Archive, row: int, read: Any) -> np.ndarray:
         decoded.append(row)
+        assert list(folder.iterdir()) == []  # nothing stays when all are killed in the middle
         return image(self, row, read)
 
     monkeypatch.setattr(Archive, "image", counted)
@@ -144,6 +146,19 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
     assert "5 MiB for decoded images do not fit" in done.stdout
     assert "TMPDIR" in done.stdout
     assert list(folder.iterdir()) == []
+
+
+def test_no_place_for_the_decoded_images_is_one_line(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose file system is read-only."""
+
+    def none_usable(**_: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']")
+
+    monkeypatch.setattr(tempfile, "mkstemp", none_usable)
+    for error in Meeting(2, 2).run(archive, np.arange(len(IMAGES))):
+        assert isinstance(error, UserError)
+        assert "No usable temporary directory found" in str(error)
+        assert "TMPDIR" in str(error)
 
 
 def test_a_container_has_less_memory_than_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
