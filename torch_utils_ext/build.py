@@ -135,6 +135,8 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, code: bytes) -> None:
     """Puts a whole file in place or leaves things as they are; a cache that cannot be written is no error."""
+    if path.parts[0] == "~":  # the user has no home folder; this would make one in the current folder
+        return
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

@@ -270,3 +270,15 @@ def test_import_needs_nothing() -> None:
     text += "print('cuda.core' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+@needs_nvrtc
+def test_a_user_without_a_home_gets_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run with any user's number: "~" stands for nothing there."""
+    for name in ("STYLEGAN2_MSP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    probe = launch._PROBE
+    assert build.machine_code(probe.stem, probe.defines, "sm_90").startswith(b"\x7fELF")
+    assert list(tmp_path.iterdir()) == []

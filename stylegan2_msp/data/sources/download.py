@@ -35,9 +35,17 @@ _MAX_BYTES = 1 << 28
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME or ~/.cache, stylegan2-msp/mnist."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "stylegan2-msp" / "mnist"
+    """Where downloads are kept: $XDG_CACHE_HOME or ~/.cache, stylegan2-msp/mnist.
+
+    Raises:
+        UserError: the user has no home folder (in a container, say).
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if base.startswith("~"):
+        raise UserError(
+            "MNIST: there is no home folder to keep it in; set XDG_CACHE_HOME, or give the MNIST folder by --source"
+        )
+    return Path(base) / "stylegan2-msp" / "mnist"
 
 
 def download_mnist(
