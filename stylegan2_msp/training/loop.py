@@ -176,7 +176,7 @@ def snapshot_info(config: TrainConfig, archive: Archive, nimg: int) -> dict[str,
         "kimg": nimg / 1000,
         "data": {
             "name": archive.path.name,
-            "sha256": archive.content_sha256,
+            "sha256": config.data_sha256,  # as it was when the run began: by now the file may be another, or gone
             "count": len(archive),
             "split": archive.split,
         },

@@ -286,6 +286,18 @@ def test_a_state_that_does_not_fit_is_one_line(moons_archive, tmp_path, part):
     assert path.read_bytes() == before
 
 
+def test_data_that_go_while_a_run_trains_do_not_end_it(moons_archive, tmp_path, monkeypatch):
+    """They are in memory; a snapshot says what they were, not what now lies in their place."""
+    data = tmp_path / "moons.zip"
+    data.write_bytes(moons_archive.read_bytes())
+    sha256 = open_archive(data).content_sha256
+    monkeypatch.setattr("stylegan2_msp.training.loop.save_reals", lambda *_: data.unlink())
+    given = {"data": str(data), "batch": 8, "kimg": 0.008, "metrics": "none"}
+    assert start(given, tmp_path / "runs", None, CPU) == 0
+    snapshot = load_snapshot(only_run(tmp_path / "runs") / "network-snapshot-000000.safetensors")
+    assert snapshot.info["data"]["sha256"] == sha256
+
+
 def test_one_training_works_in_a_run_at_a_time(digits_archive, tmp_path):
     """A scheduler that starts a job again before the first has ended, say; the second changes nothing."""
     assert start(options(digits_archive, kimg=0.032), tmp_path, None, CPU) == 0
