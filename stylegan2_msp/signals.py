@@ -24,9 +24,9 @@ def asked_to_end(handler: Callable[[int, Any], Any]) -> Iterator[None]:
 
     def take(signum: int, frame: Any) -> None:
         nonlocal last
-        same = time.monotonic() - last <= 1
-        last = time.monotonic()
-        if not same:
+        now = time.monotonic()
+        if now - last > 1:
+            last = now
             handler(signum, frame)
 
     previous = {}

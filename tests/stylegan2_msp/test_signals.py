@@ -108,3 +108,12 @@ def test_signals_to_all_of_a_job_are_one_request_and_nohup_holds() -> None:
         signal.signal(signal.SIGHUP, before)
     assert asked == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+def test_whoever_goes_on_asking_is_heard_again_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    with asked_to_end(lambda signum, _: asked.append(clock)):
+        for clock in (0.0, 0.6, 1.2, 1.8, 2.4):  # someone who presses Ctrl-C again and again
+            monkeypatch.setattr("stylegan2_msp.signals.time.monotonic", lambda now=clock: now)
+            os.kill(os.getpid(), signal.SIGINT)
+    assert asked == [0.0, 1.2, 2.4]
