@@ -81,6 +81,27 @@ def test_the_second_classifier_is_asked_about_reals_that_it_was_not_trained_on()
     assert results.value("class_agreement", "natural", of="reals") == 0.5
 
 
+def test_on_uniform_every_level_of_the_reals_counts_alike() -> None:
+    """Ninety at the lower level are .2 off, ten at the upper one not at all."""
+    zeros, u = np.zeros(100, int), np.array([0.5] * 90 + [1.0] * 10)
+    reals = Items(zeros, u, zeros, u, second_predicted=zeros, second_answered=np.where(u < 1, u + 0.2, u))
+    results = Results()
+    add_reals(results, reals, Reference(reals, {}, np.arange(100)), SCALE, 0)
+    assert results.value("second_mae", "natural", of="reals") == pytest.approx(0.18)
+    assert results.value("second_mae", "uniform", of="reals") == pytest.approx(0.1)
+
+
+def test_interval_of_what_the_second_classifier_says_of_a_level_is_students() -> None:
+    zeros, v = np.zeros(16, int), np.random.default_rng(0).uniform(0.7, 0.8, 16)
+    reals = Items(zeros, np.full(16, 0.5), zeros, v, second_predicted=zeros, second_answered=v)
+    results = Results()
+    add_reals(results, reals, Reference(reals, {}, np.arange(16)), SCALE, 0)
+    row = results.find("second_mean", "matched", "reals", 0.5)
+    assert row is not None
+    reach = 2.13145 * v.std(ddof=1) / 4  # 97.5 % quantile of Student's t with 15 degrees of freedom
+    assert (row.low, row.high) == pytest.approx((v.mean() - reach, v.mean() + reach), abs=1e-5)
+
+
 def _items(asked: np.ndarray, features: np.ndarray, kinds: list[str]) -> Items:
     """Of one class; answered at the level that was not asked for."""
     zeros = np.zeros(len(asked), int)
