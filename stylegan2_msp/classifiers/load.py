@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,13 +139,14 @@ def _declared_spec(shape: DataShape, declared: Declared) -> ClassifierSpec:
     points = shape.kind == "points"
     if points and (declared.size or declared.channels):
         raise UserError("--input-size, --input-channels: the data are 2-D points; leave these options out")
+    channels = 2 if points else declared.channels or shape.channels
     return ClassifierSpec(
         arch="program",
         data=shape.kind,
         num_classes=shape.num_classes,
         img_channels=shape.channels,
         img_resolution=shape.resolution,
-        input_channels=2 if points else declared.channels or shape.channels,
+        input_channels=channels,
         input_size=0 if points else declared.size or shape.resolution,
         input_range=declared.range,
         input_mean=declared.mean,
@@ -222,8 +224,7 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
     for batch, dynamic in ((2, ({0: torch.export.Dim("batch")},)), (_FIXED_BATCH, None)):
         buffer = io.BytesIO()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quietly():
                 example = (torch.zeros(batch, *shape),)
                 program = torch.export.export(model, example, dynamic_shapes=dynamic, strict=False)
                 torch.export.save(program, buffer)
@@ -235,6 +236,19 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
         f"({type(failure).__name__}: {_line(failure)}); check --input-size and --input-channels, or export it to a "
         ".pt2 yourself"
     )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what PyTorch tells its own developers of a failure: half a graph on standard error, say."""
+    logged = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logged)
 
 
 def _line(error: Exception | None) -> str:

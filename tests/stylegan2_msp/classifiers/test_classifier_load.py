@@ -161,10 +161,13 @@ def test_probabilities_when_declared(module: Path) -> None:
         ("my_nets:plain", Declared(range=(1.0, 0.0)), "input_range must rise"),
     ],
 )
-def test_each_mistake_is_one_line(module: Path, argument: str, declared: Declared | None, message: str) -> None:
+def test_each_mistake_is_one_line(
+    module: Path, capfd: pytest.CaptureFixture[str], argument: str, declared: Declared | None, message: str
+) -> None:
     with pytest.raises(UserError, match=message) as error:
         tried(argument, declared)
     assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_colour_data_for_a_grey_classifier_is_refused(module: Path) -> None:
