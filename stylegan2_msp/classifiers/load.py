@@ -140,6 +140,11 @@ def _declared_spec(shape: DataShape, declared: Declared) -> ClassifierSpec:
     if points and (declared.size or declared.channels):
         raise UserError("--input-size, --input-channels: the data are 2-D points; leave these options out")
     channels = 2 if points else declared.channels or shape.channels
+    if channels == 1 and max(len(declared.mean), len(declared.std)) > 1:
+        raise UserError(
+            "--input-mean, --input-std: several numbers for grey images; add --input-channels 3 if the classifier "
+            "wants colours, or give one number each"
+        )
     return ClassifierSpec(
         arch="program",
         data=shape.kind,

@@ -157,6 +157,7 @@ def test_probabilities_when_declared(module: Path) -> None:
         ("no_such_file.pt2", None, "cannot be read"),
         ("neither", None, "no such file; give 'train'"),
         ("my_nets:plain", Declared(channels=3, mean=(0.0, 0.0)), "input_mean must be 1 or 3"),
+        ("my_nets:plain", Declared(mean=(0.5, 0.5, 0.5)), "several numbers for grey images; add --input-channels 3"),
         ("my_nets:plain", Declared(std=(0.0,)), "input_std must be above 0"),
         ("my_nets:plain", Declared(range=(1.0, 0.0)), "input_range must rise"),
     ],
