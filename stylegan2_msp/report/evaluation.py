@@ -94,7 +94,7 @@ def levels_figure(results: Results, title: str) -> Figure:
         matched = results.levels("bias", "matched")
         if matched:
             _with_band(left, matched, ORANGE, "labels of real items", "D")
-        left.set(xlabel=f"{title} asked for", ylabel=f"Bias: mean of {title} answered − asked for")
+        left.set(xlabel=f"{title} asked for", ylabel="Bias: mean of (answered − asked for)")
         legend_below(left, 2)
         for name, who, colour, marker in (
             ("class_agreement", "first classifier", BLUE, "o"),
