@@ -257,9 +257,9 @@ def _write(folder: Path, figures: dict[str, Any], results: Results, begin: float
         save_figure(figure, files[-1])
     results.about["seconds"] = round(time.monotonic() - begin, 1)
     texts = {
-        "results.json": results.to_json(),
         "results.csv": results.to_csv(),
         "results.md": markdown_table(results),
+        "results.json": results.to_json(),  # last: where it lies, all is there
     }
     for name, text in texts.items():
         files.append(folder / name)

@@ -141,3 +141,13 @@ def test_data_of_another_kind_and_generators_without_msp_are_refused(
         with pytest.raises(UserError, match=r"; (train first, or )?name (a network-snapshot-|such a file)") as error:
             report_run(tmp_path / "empty" / place, tmp_path / "r", device="cpu")
         assert "--network" not in str(error.value)  # `report` has --run
+
+
+def test_results_json_comes_last(finished, tmp_path):
+    """`reproduce` takes it for the sign that a measurement is whole, and would never write what is missing."""
+    outdir = tmp_path / "report"
+    (outdir / "results.md").mkdir(parents=True)  # where a file cannot be put
+    with pytest.raises(UserError, match=r"results\.md: cannot be written"):
+        report_run(finished, outdir, n=20, device="cpu")
+    assert (outdir / "results.csv").is_file()
+    assert not (outdir / "results.json").exists()
