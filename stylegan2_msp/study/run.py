@@ -54,7 +54,7 @@ class Study:
         if self.experiment.needs_source and self.source is None:
             raise UserError("--source: this experiment needs the folder of its images; name it")
         make_folder(self.folder)
-        lock = FileLock(self.folder / ".lock", blocking=False)
+        lock = FileLock(self.folder / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:

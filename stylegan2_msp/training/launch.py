@@ -117,7 +117,7 @@ def _held(folder: Path, world: World) -> Iterator[None]:
     Raises:
         UserError: another one works in it.
     """
-    lock, error = FileLock(folder / ".lock", blocking=False), None
+    lock, error = FileLock(folder / ".lock", timeout=0), None
     if world.rank == 0:
         try:
             lock.acquire()
