@@ -81,7 +81,7 @@ def store_images(
 def _decode_together(archive: Archive, index: np.ndarray, workers: int, group: Group) -> np.ndarray:
     """All images, uint8 [N, C, H, W], in a file that every process of this machine maps; each decodes its part of them.
 
-    The file loses its name before anything is decoded, and goes when the last process ends, however it ends.
+    The file loses its name as soon as all have it open, and goes when the last process ends, however it ends.
     """
     shape = (len(index), archive.img_channels, archive.img_resolution, archive.img_resolution)
     made: Path | UserError | None = None
