@@ -69,7 +69,7 @@ from stylegan2_msp.training.distributed import launch
 
 def work(kind):
     rank = int(os.environ["RANK"])
-    print(f"started {rank}", flush=True)
+    os.write(1, f"started {rank}\\n".encode())
     if rank == 1 and kind == "own" or rank == 0 and kind == "abort":
         raise ValueError("the real reason")
     if kind == "abort":
@@ -105,11 +105,11 @@ import os, sys, time
 from stylegan2_msp.training.distributed import launch
 
 if __name__ != "__main__":
-    print(f"imports {os.getpid()}", flush=True)
+    os.write(1, f"imports {os.getpid()}\\n".encode())  # at once, where print may write the end of the line later
     time.sleep(float(sys.argv[1]))
 
 def work():
-    print(f"works {os.getpid()}", flush=True)
+    os.write(1, f"works {os.getpid()}\\n".encode())
     time.sleep(100)
     return 0
 
