@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TypeVar
 
 from rich.console import Console
@@ -65,3 +69,16 @@ def on_terminal() -> bool:
 
 def _stderr_console() -> Console:
     return Console(stderr=True)
+
+
+@contextmanager
+def torch_quiet() -> Iterator[None]:
+    """Without what PyTorch tells its own developers while it exports: progress, warnings, half a graph of a failure."""
+    logged = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logged)

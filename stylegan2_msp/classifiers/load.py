@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import re
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from stylegan2_msp.classifiers.frozen import FrozenClassifier
 from stylegan2_msp.classifiers.program import Program
 from stylegan2_msp.classifiers.spec import ClassifierSpec
 from stylegan2_msp.errors import UserError
+from stylegan2_msp.progress import torch_quiet
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _FIXED_BATCH = 32
@@ -229,7 +228,7 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
     for batch, dynamic in ((2, ({0: torch.export.Dim("batch")},)), (_FIXED_BATCH, None)):
         buffer = io.BytesIO()
         try:
-            with _quietly():
+            with torch_quiet():
                 example = (torch.zeros(batch, *shape),)
                 program = torch.export.export(model, example, dynamic_shapes=dynamic, strict=False)
                 torch.export.save(program, buffer)
@@ -241,19 +240,6 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
         f"({type(failure).__name__}: {_line(failure)}); check --input-size and --input-channels, or export it to a "
         ".pt2 yourself"
     )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what PyTorch tells its own developers of a failure: half a graph on standard error, say."""
-    logged = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logged)
 
 
 def _line(error: Exception | None) -> str:

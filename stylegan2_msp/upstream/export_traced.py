@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +12,7 @@ import torch
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
 from stylegan2_msp.generation import load_generator
+from stylegan2_msp.progress import torch_quiet
 from stylegan2_msp.upstream.traced import PlainGenerator
 from torch_utils_ext.ops.library import plain_only
 
@@ -38,7 +36,7 @@ def export_torch(network: Path, dest: Path, noise: str = "const") -> PlainGenera
     """
     plain = _plain_generator(network, noise)
     program = _traced(plain)
-    with replacing(dest) as temporary, _quietly():
+    with replacing(dest) as temporary, torch_quiet():
         with open(temporary, "wb") as file:
             torch.export.save(program, file)
         module = torch.export.load(io.BytesIO(temporary.read_bytes())).module()
@@ -56,7 +54,7 @@ def export_onnx(network: Path, dest: Path, noise: str = "const") -> PlainGenerat
     plain = _plain_generator(network, noise)
     program = _traced(plain)
     output = "img" if plain.images else "points"
-    with _quietly():
+    with torch_quiet():
         made = torch.onnx.export(
             program, dynamo=True, input_names=plain.inputs, output_names=[output], verbose=False, optimize=True
         )
@@ -87,25 +85,9 @@ def _traced(plain: PlainGenerator) -> torch.export.ExportedProgram:
     z, *rest = plain.example(_BATCHES[1])
     items = torch.export.Dim("batch")
     shapes = ({0: items}, *([tuple({0: items} for _ in rest)] if rest else []))
-    with plain_only(), _quietly():
+    with plain_only(), torch_quiet():
         program = torch.export.export(plain, (z, *rest), dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keeps PyTorch's progress and its warnings to its own developers to itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @torch.no_grad()
