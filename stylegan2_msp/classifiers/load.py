@@ -14,6 +14,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from stylegan2_msp.classifiers.exported import read_exported
 from stylegan2_msp.classifiers.foreign import SAVE_WEIGHTS, STATE_DICT, kind_of_file
@@ -25,6 +26,7 @@ from stylegan2_msp.progress import torch_quiet
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _FIXED_BATCH = 32
+_WRAPPERS = ("_orig_mod.", "module.")  # what torch.compile and DataParallel put before the names of weights
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,9 @@ def _from_factory(argument: str, weights: str | Path | None) -> nn.Module:
         raise UserError(f"--classifier: {argument} returned a {type(model).__name__}, expected a torch.nn.Module")
     if weights is not None:
         state = _read_state(Path(weights))
+        for prefix in _WRAPPERS:
+            if not any(name.startswith(prefix) for name in model.state_dict()):
+                consume_prefix_in_state_dict_if_present(state, prefix)
         try:
             model.load_state_dict(state)
         except Exception as error:

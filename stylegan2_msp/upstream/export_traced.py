@@ -6,6 +6,7 @@ import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,7 +57,13 @@ def export_onnx(network: Path, dest: Path, noise: str = "const") -> PlainGenerat
     output = "img" if plain.images else "points"
     with torch_quiet():
         made = torch.onnx.export(
-            program, dynamo=True, input_names=plain.inputs, output_names=[output], verbose=False, optimize=True
+            program,
+            dynamo=True,
+            input_names=plain.inputs,
+            output_names=[output],
+            dynamic_shapes=_any_number(plain),  # here only the axis's name counts
+            verbose=False,
+            optimize=True,
         )
     if made is None:
         raise UserError(f"{dest}: PyTorch {torch.__version__} made no ONNX program; update it")
@@ -82,12 +89,17 @@ def _plain_generator(network: Path, noise: str) -> PlainGenerator:
 @torch.no_grad()
 def _traced(plain: PlainGenerator) -> torch.export.ExportedProgram:
     """The program for any number of items, in PyTorch's own operators."""
-    z, *rest = plain.example(_BATCHES[1])
-    items = torch.export.Dim("batch")
-    shapes = ({0: items}, *([tuple({0: items} for _ in rest)] if rest else []))
+    example = tuple(plain.example(_BATCHES[1]))
     with plain_only(), torch_quiet():
-        program = torch.export.export(plain, (z, *rest), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(plain, example, dynamic_shapes=_any_number(plain), strict=False)
         return program.run_decompositions({})
+
+
+def _any_number(plain: PlainGenerator) -> tuple[Any, ...]:
+    """Dynamic shapes of `PlainGenerator.forward(z, *rest)`: any number of items."""
+    items = torch.export.Dim("batch")
+    z, *rest = ({0: items} for _ in plain.inputs)
+    return (z, tuple(rest)) if rest else (z,)
 
 
 @torch.no_grad()

@@ -187,6 +187,20 @@ def test_weights_that_do_not_fit(module: Path) -> None:
         load_classifier("x.pt2", SHAPE, weights=module / "w.safetensors")
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_of_a_wrapped_model(module: Path, prefix: str) -> None:
+    """torch.compile and DataParallel rename every weight of the model that they wrap; it is the same model still."""
+    weights = {"linear.weight": torch.randn(3, 64), "linear.bias": torch.randn(3)}
+    safetensors.torch.save_file(weights, module / "plain.safetensors")
+    safetensors.torch.save_file({prefix + name: w for name, w in weights.items()}, module / "wrapped.safetensors")
+    x = torch.rand(4, 1, 8, 8)
+    plain, wrapped = (
+        load_classifier("my_nets:plain", SHAPE, weights=module / f"{name}.safetensors").raw_logits(x)
+        for name in ("plain", "wrapped")
+    )
+    assert torch.equal(plain, wrapped)
+
+
 def test_pt2_of_another_size_names_the_options(module: Path) -> None:
     program = torch.export.export(
         nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3)),

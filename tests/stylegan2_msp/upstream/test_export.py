@@ -198,6 +198,7 @@ def test_onnx(snapshot: Path, noise: str, tmp_path: Path) -> None:
     plain = export_onnx(snapshot, tmp_path / "x.onnx", noise)
     session = onnx_session(tmp_path / "x.onnx")
     assert [i.name for i in session.get_inputs()] == plain.inputs
+    assert {i.shape[0] for i in [*session.get_inputs(), *session.get_outputs()]} == {"batch"}
     assert sorted(p.name for p in tmp_path.iterdir() if "x.onnx" in p.name) == ["x.onnx"]  # no file of weights beside
 
     def run(given: list[torch.Tensor]) -> torch.Tensor:
