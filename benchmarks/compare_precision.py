@@ -62,7 +62,8 @@ def main(work: Path, out: Path, seeds: int, kimg: float, images: int) -> None:
     rows = [{"precision": precision, "seed": seed, **found} for precision, seed, found in runs]
     for name, on in FIGURES:
         values = {p: [found[f"{name} {on}"] for q, _, found in runs if q == p] for p in ("fp32", "bf16")}
-        spread = {p: f"{statistics.mean(v):.4f} ± {statistics.pstdev(v):.4f}" for p, v in values.items()}
+        deviation = statistics.stdev if seeds > 1 else lambda _: 0.0
+        spread = {p: f"{statistics.mean(v):.4f} ± {deviation(v):.4f}" for p, v in values.items()}
         print(f"{name} {on}: fp32 {spread['fp32']}, bf16 {spread['bf16']}")
     machine.save({"benchmark": "precision", "command": sys.argv[1:], "kimg": kimg, "images": images, "rows": rows}, out)
 

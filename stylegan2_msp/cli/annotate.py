@@ -58,7 +58,7 @@ def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(short_help="Add a classifier's uncertainty to an archive.")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Archive with class labels.")
 @click.option(
     "--classifier",
@@ -105,7 +105,7 @@ def annotate(
     batch: int,
     **given: Any,
 ) -> None:
-    """Adds a classifier's uncertainty to every label of an archive, and the classifier itself.
+    """Add a classifier's uncertainty to every label of an archive, and the classifier itself.
 
     A classifier's output k must be the k-th class of the archive: the classes of `dataset folder` are sorted by name
     (numbers by value) and listed, in order, when the archive is made. Outputs that seem to be in another order, or an

@@ -92,7 +92,7 @@ def moons(num: int, noise: float, split: str, seed: int, **rest: Any) -> None:
     build(lambda: make(num, noise, seed, split), seed=seed, **rest)
 
 
-@dataset.command()
+@dataset.command(short_help="Scikit-learn's handwritten digits; no download.")
 @source_options("train")
 @image_options
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
@@ -103,7 +103,7 @@ def digits(split: str, max_images: int | None, seed: int, **rest: Any) -> None:
     build(lambda: make(split, max_images, seed), seed=seed, **rest)
 
 
-@dataset.command()
+@dataset.command(short_help="MNIST, from a folder of idx files or downloaded.")
 @source_options("train")
 @image_options
 @click.option("--source", type=click.Path(path_type=Path), help="Folder with the idx files.  [default: download them]")
@@ -116,7 +116,7 @@ def mnist(source: Path | None, split: str, max_images: int | None, seed: int, **
     build(lambda: make(source or download_mnist(split), split, max_images, seed), seed=seed, **rest)
 
 
-@dataset.command()
+@dataset.command(short_help="Any images, from a folder or a zip.")
 @source_options(None)
 @image_options
 @click.option("--source", type=click.Path(path_type=Path), required=True, help="Folder or zip of images.")

@@ -42,18 +42,22 @@ class NumberOrAuto(click.ParamType):
     "--classifier", help="Annotate data that have class labels only: 'train', FILE.pt2 or package.module:factory."
 )
 @click.option("--classifier-weights", type=click.Path(), help="Safetensors file for package.module:factory.")
-@click.option("--cond", type=bool, help="Condition on the class alone; 0 on nothing.")
+@click.option("--cond", type=bool, help="Condition on the class alone; 0 on nothing.  [default: as --cond-msp says]")
 @click.option("--subset", type=int, help="Train on this many random images.  [default: all]")
-@click.option("--mirror", type=bool, help="Mirror a random half of the images (refused with --cond-msp).")
+@click.option("--mirror", type=bool, help="Mirror a random half of the images (refused with --cond-msp).  [default: 0]")
 @click.option(
     "--cfg", type=click.Choice(_CHOICES["cfg"]), help="Preset.  [default: auto; tiny on CPUs, points for 2-D data]"
 )
-@click.option("--gamma", type=float, help="Weight of the R1 penalty.")
-@click.option("--kimg", type=float, help="Length of training in thousands of images.")
-@click.option("--batch", type=int, help="Batch over all processes.")
-@click.option("--batch-gpu", type=int, help="Images that one process takes at once.")
-@click.option("--lrate", type=float, help="Learning rate of both networks.")
-@click.option("--z-dim", type=int, help="Dimension of z (and of w).")
+@click.option("--gamma", type=float, help="Weight of the R1 penalty.  [default: the preset's]")
+@click.option(
+    "--kimg",
+    type=float,
+    help="Length of training in thousands of images.  [default: tiny 600, points 3000, cifar 100000, the others 25000]",
+)
+@click.option("--batch", type=int, help="Batch over all processes.  [default: the preset's]")
+@click.option("--batch-gpu", type=int, help="Images that one process takes at once.  [default: its share of the batch]")
+@click.option("--lrate", type=float, help="Learning rate of both networks.  [default: the preset's]")
+@click.option("--z-dim", type=int, help="Dimension of z (and of w).  [default: tiny 64, points 8, the others 512]")
 @click.option(
     "--embedding",
     type=click.Choice(["split", "linear", "learned", "film"]),
@@ -118,7 +122,7 @@ class NumberOrAuto(click.ParamType):
     "[default: 4 for images]",
 )
 @click.option("--aug", type=click.Choice(["ada", "fixed", "noaug"]), help="Augmentation.  [default: ada]")
-@click.option("--p", type=float, help="Augmentation probability of --aug fixed.")
+@click.option("--p", type=float, help="Augmentation probability of --aug fixed, which needs it.")
 @click.option("--target", type=float, help="Target of --aug ada.  [default: 0.6]")
 @click.option(
     "--augpipe",
@@ -128,9 +132,11 @@ class NumberOrAuto(click.ParamType):
     "--resume",
     help="auto (newest state in --outdir), a run folder or a state; a snapshot starts a new run from its weights.",
 )
-@click.option("--freezed", type=int, help="Freeze this many of D's layers (when starting from another run).")
+@click.option(
+    "--freezed", type=int, help="Freeze this many of D's layers (when starting from another run).  [default: 0]"
+)
 @click.option("--snap", type=int, help="Ticks between snapshots.  [default: 10]")
-@click.option("--tick", type=float, help="kimg between progress lines.")
+@click.option("--tick", type=float, help="kimg between progress lines.  [default: tiny 10, points 100, the others 4]")
 @click.option(
     "--metrics",
     type=click.Choice(["condition", "none"]),
@@ -143,11 +149,11 @@ class NumberOrAuto(click.ParamType):
     type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
     help="Arithmetic.  [default: fp16 on CUDA, bf16 on CPUs that have it]",
 )
-@click.option("--fp32", type=bool, help="Full precision; the same as --precision fp32.")
+@click.option("--fp32", type=bool, help="Full precision; the same as --precision fp32.  [default: 0]")
 @click.option("--nhwc", type=bool, help="channels_last memory format for half precision on CUDA.  [default: on]")
 @click.option("--cuda-graphs", type=bool, help="Start a GPU's kernels as recorded graphs.  [default: on, for one GPU]")
-@click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.")
-@click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.")
+@click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.  [default: 0]")
+@click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.  [default: 0]")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
 def train(outdir: Path, resume: str | None, dry_run: bool, **options: Any) -> None:
     """Train a generator (and discriminator) on an archive.

@@ -43,7 +43,7 @@ def check_torchmetrics() -> None:
         import torchmetrics.image.fid  # noqa: F401
     except ImportError:
         raise UserError(
-            "evaluate: FID and KID need torchmetrics; pip install torchmetrics, or give --features none"
+            "FID and KID need torchmetrics: pip install torchmetrics (`evaluate --features none` goes without)"
         ) from None
 
 

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.metrics.quality import check_torchmetrics
 from stylegan2_msp.signals import asked_to_end, leave
 from stylegan2_msp.study.experiments import Experiment, Variant
 
@@ -69,8 +70,9 @@ class Study:
         """Makes the data, trains and measures every variant with every seed.
 
         Raises:
-            UserError: a stage failed.
+            UserError: a stage failed, or torchmetrics, which `evaluate` needs, is missing (before any training).
         """
+        check_torchmetrics()
         for variant, seed in self.rows():
             data = self._data(variant.measure)
             if not self._evaluation(variant, seed).joinpath("results.json").is_file():

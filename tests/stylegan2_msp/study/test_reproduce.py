@@ -81,6 +81,15 @@ def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, cal
     assert [words[0] for words in calls[before:]] == ["train", "train"]  # only the baselines leave no results
 
 
+def test_what_evaluate_lacks_is_said_before_the_training(
+    tmp_path: Path, calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    with pytest.raises(UserError, match="pip install torchmetrics"):
+        study(tmp_path).run()
+    assert calls == []
+
+
 def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
     state = tmp_path / "ours-seed0" / "00000-x"
     state.mkdir(parents=True)
