@@ -301,6 +301,14 @@ def _plain(
 ) -> torch.Tensor:
     """One depthwise convolution, or one per axis for a long separable filter."""
     f = f.detach() if flip_filter else f.detach().flip(tuple(range(f.ndim)))
+    n, c, h, w = x.shape
+    if n > 1 and x.is_contiguous() and isinstance(n, int):  # many channels of one image are quicker than few of many
+        y = _correlated(x.view(1, n * c, h, w), f, up, down, padding, gain)
+        return y.reshape(n, c, *y.shape[2:])
+    return _correlated(x, f, up, down, padding, gain)
+
+
+def _correlated(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, gain: float) -> torch.Tensor:
     out = _output_size(x, _filter_size(f), up, down, padding)
     if f.ndim == 1 and f.numel() > _MAX_OUTER_TAPS:
         x = _run(x, f[None, :], (up[0], 1), (down[0], 1), (padding[0], padding[1], 0, 0), (out[0], x.shape[2]))
@@ -314,35 +322,30 @@ def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Qua
     channels = x.shape[1]
     if x.numel() == 0:
         return x.new_zeros([x.shape[0], channels, out[1], out[0]])
-    own: _Pair = (0, 0)
     if up != (1, 1):
-        length = ((out[0] - 1) * down[0] + f.shape[1], (out[1] - 1) * down[1] + f.shape[0])
-        x = _spread(x, up, (padding[0], padding[2]), length)
-    elif padding[0] == padding[1] >= 0 and padding[2] == padding[3] >= 0:
+        y = _upsampled(x, f, up, padding)
+        kept = y[:, :, :: down[1], :: down[0]]
+        return y if down == (1, 1) else kept.contiguous(memory_format=library.memory_format(x))
+    own: _Pair = (0, 0)
+    if padding[0] == padding[1] >= 0 and padding[2] == padding[3] >= 0:
         own = (padding[2], padding[0])
     else:
         x = _pad(x, padding)
-    weight = f.to(x.dtype)[None, None].repeat(channels, 1, 1, 1)
-    return F.conv2d(x, weight, stride=(down[1], down[0]), padding=own, groups=channels)
+    return F.conv2d(x, _each(f, x), stride=(down[1], down[0]), padding=own, groups=channels)
 
 
-def _spread(x: torch.Tensor, up: _Pair, first: _Pair, size: _Pair) -> torch.Tensor:
-    """Puts pixel k of each axis at position ``first + k up`` of zeros of the given width and height, if inside."""
-    n, c = x.shape[:2]
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        y = x.new_zeros([n, size[1], size[0], c]).permute(0, 3, 1, 2)
-    else:
-        y = x.new_zeros([n, c, size[1], size[0]])
-    columns, x0 = _inside(first[0], up[0], size[0], x.shape[3])
-    rows, y0 = _inside(first[1], up[1], size[1], x.shape[2])
-    source = x[:, :, rows, columns]
-    target = y[:, :, y0 :: up[1], x0 :: up[0]]
-    target[:, :, : source.shape[2], : source.shape[3]] = source
-    return y
+def _upsampled(x: torch.Tensor, f: torch.Tensor, up: _Pair, padding: _Quad) -> torch.Tensor:
+    """Correlation of the upsampled, padded images with `f`: every pixel adds its copy of the filter, turned round."""
+    fh, fw = f.shape
+    left, top = fw - 1 - padding[0], fh - 1 - padding[2]
+    right, bottom = fw - up[0] - padding[1], fh - up[1] - padding[3]
+    more = (top - bottom, left - right)
+    taps = _each(f.flip((0, 1)), x)
+    if min(left, top) >= 0 and 0 <= more[0] < up[1] and 0 <= more[1] < up[0]:
+        return F.conv_transpose2d(x, taps, None, (up[1], up[0]), (top, left), more, x.shape[1])
+    return _pad(F.conv_transpose2d(x, taps, None, (up[1], up[0]), groups=x.shape[1]), (-left, -right, -top, -bottom))
 
 
-def _inside(first: int, step: int, length: int, total: int) -> tuple[slice, int]:
-    """Which of `total` samples at ``first + k step`` fall in [0, length), and where the first of them lies."""
-    begin = max(0, -(first // step))
-    end = max(begin, min(total, -((first - length) // step)))
-    return slice(begin, end), first + begin * step
+def _each(f: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The filter as a weight for every channel of the images by itself."""
+    return f.to(x.dtype)[None, None].repeat(x.shape[1], 1, 1, 1)
