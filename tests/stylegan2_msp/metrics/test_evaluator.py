@@ -198,3 +198,8 @@ def test_baselines_are_of_the_requests_they_are_compared_on() -> None:
         assert results.value("mae", on, of="shuffled") > 0.02
         assert results.value("mae", on) == pytest.approx(0, abs=1e-6)
         assert results.value("mae", on, of="nearest real") < 0.05
+
+
+def test_rejection_has_items_of_every_class_however_few_are_asked_for() -> None:
+    pool = evaluator(n=1, baseline=generator(Follower(c_dim=K)))._pool()
+    assert set(pool.classes) == set(range(K))
