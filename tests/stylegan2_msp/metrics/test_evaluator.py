@@ -1,4 +1,4 @@
-"""What the evaluator compares with what, in a world where an item says all of itself: the class it is named, its level."""
+"""What the evaluator compares with what, in a world where an item says all of itself: the class it is named, and u."""
 
 from __future__ import annotations
 
