@@ -140,7 +140,8 @@ def _mean(values: list[float]) -> str:
     if not known:
         return "-"
     spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.3f}{spread}"
+    part = f" ({len(known)} of {len(values)} seeds)" if len(known) < len(values) else ""
+    return f"{statistics.mean(known):.3f}{spread}{part}"
 
 
 def _plain(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float | None]]]:

@@ -12,7 +12,7 @@ import pytest
 from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.study.experiments import EXPERIMENTS
 from stylegan2_msp.study.run import Study
-from stylegan2_msp.study.summary import COLUMNS, _overlaid, _panels, collect, summarise
+from stylegan2_msp.study.summary import COLUMNS, _mean, _overlaid, _panels, collect, summarise
 
 LEVELS = (0.3, 0.65, 1.0)
 
@@ -90,6 +90,13 @@ def test_a_class_that_follows_nothing_is_the_worst_whichever_comes_first() -> No
     found.add("spearman", -0.2, count=40, on="uniform", cls=2)
     assert COLUMNS["worst class's"](found) == -0.2
     assert math.isnan(COLUMNS["worst class's"](Results()))
+
+
+def test_a_mean_over_some_of_the_seeds_says_so() -> None:
+    assert _mean([0.1, 0.2, 0.3]) == "0.200 ± 0.100"
+    assert _mean([0.1, math.nan, 0.3]) == "0.200 ± 0.141 (2 of 3 seeds)"
+    assert _mean([0.1]) == "0.100"
+    assert _mean([math.nan]) == "-"
 
 
 def _curves(*offsets: float) -> list[list[tuple[float, float]]]:
