@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
-from stylegan2_msp.metrics.evaluate import Evaluation
+from stylegan2_msp.metrics.evaluate import Evaluation, RealData
 from stylegan2_msp.metrics.judges import KINDS
 from stylegan2_msp.metrics.matching import Scale
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.results import Results, Row
 from stylegan2_msp.report.evaluation import evaluation_figures
+from stylegan2_msp.report.run import _condition_figures, _fig2a
+from stylegan2_msp.report.style import MSP_MAP
 from stylegan2_msp.uncertainty import Msp
 
 LEVELS = (0.3, 0.65, 1.0)
@@ -161,3 +163,54 @@ def test_mix_of_corruptions(found: Evaluation, figures: dict[str, Any]) -> None:
                 share = found.results.value(f"share_{kind}", "matched", of=of, level=level)
                 assert shown[round(x, 3), colour[name]] == pytest.approx((bottom, share))
                 bottom += share
+
+
+def test_in_and_out_of_each_distribution_are_in_its_own_figure_under_its_own_heading() -> None:
+    results, items = Results(), {}
+    for on, rho, error in (("natural", float("nan"), 0.25), ("uniform", 0.5, 0.125)):
+        u = RNG.choice(LEVELS, 60)
+        zeros = np.zeros(60, int)
+        items[on] = Items(zeros, u, zeros, u * RNG.uniform(0.2, 1, 60))
+        results.add("spearman", rho, count=60, on=on)
+        results.add("mae", error, count=60, on=on)
+    generator: Any = SimpleNamespace(measure=Msp())
+    figures = _condition_figures(generator, Evaluation(results, items, None, Scale(LEVELS, 0.2, 1.0)))
+    headings = {"natural": "Natural MSP: Spearman undefined, MAE 0.250"}
+    headings["uniform"] = "Uniform MSP: Spearman 0.50, MAE 0.125"
+    for name, on in (("fig4_natural", "natural"), ("fig4_in_out", "uniform"), ("fig2b_levels", "uniform")):
+        (axes,) = figures[name].axes
+        means = np.array([xy for line in axes.lines if line.get_marker() == "o" for xy in line.get_xydata()])
+        own = [items[on].answered[items[on].asked == level].mean() for level in LEVELS]
+        np.testing.assert_allclose(means, np.transpose([LEVELS, own]), atol=1e-6)
+        if name != "fig2b_levels":
+            assert axes.get_title(loc="left") == headings[on]
+            np.testing.assert_allclose(np.asarray(axes.collections[0].get_offsets())[:, 1], items[on].answered)
+
+
+class Points(SimpleNamespace):
+    """As much of an archive of points as the figure looks at."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def test_points_have_their_own_level_where_they_are_real_and_the_one_asked_for_where_not() -> None:
+    n = 50
+    xy, u = RNG.normal(size=(2, n, 2)).astype(np.float32), RNG.uniform(0.5, 1, (3, n))
+    classes = RNG.integers(0, 2, (2, n))
+    archive: Any = Points(classes=classes[0], levels=lambda: u[0], load_points=lambda: xy[0], kind="points")
+    fakes = Items(classes[1], u[1], 1 - classes[1], u[2], features=xy[1])
+    found = Evaluation(Results(), {"natural": fakes}, None, Scale(LEVELS, 0.5, 1.0))
+    generator: Any = SimpleNamespace(measure=Msp(), class_names=["up", "low"])
+    figure = _fig2a(generator, found, RealData(archive))
+    for axes, points, own, level in zip(figure.axes, xy, classes, u, strict=False):
+        drawn = [
+            (*place, to_hex(colour))
+            for cls, cloud in enumerate(axes.collections)
+            for place, colour in zip(np.asarray(cloud.get_offsets()), cloud.get_facecolors(), strict=True)
+            if (own[np.abs(points - place).sum(axis=1).argmin()] == cls)
+        ]
+        assert len(drawn) == n
+        for x, y, colour in drawn:
+            at = np.abs(points - (x, y)).sum(axis=1).argmin()
+            assert np.abs(np.array(to_rgb(colour)) - MSP_MAP((level[at] - 0.5) * 2)[:3]).max() < 0.03
