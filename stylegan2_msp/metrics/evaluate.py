@@ -217,5 +217,6 @@ class Evaluator:
         """Items of the class-only generator, all classes equally often, as the same classifier sees them."""
         assert self.baseline is not None
         K, rng = self.generator.num_classes, torch.Generator().manual_seed(self.seed + 1)
-        asked = ask_uniform(K, self.scale.levels[-1:], self.n, int(self.baseline.G.z_dim), rng, self.measure)
+        n = max(self.n, K)  # a request of a class that nothing was made of could not be met
+        asked = ask_uniform(K, self.scale.levels[-1:], n, int(self.baseline.G.z_dim), rng, self.measure)
         return observe_fakes(self.baseline.G, Observers(self.classifier), asked, self.batch, "generating (class only)")

@@ -25,11 +25,11 @@ def _figure(name: str, on: str, of: str = "fakes") -> Figure:
 
 
 def _worst_class(found: Results) -> float:
-    """Lowest Spearman of a class on uniform levels."""
+    """Lowest Spearman of a class on uniform levels; one whose answer never changes follows nothing and counts as 0."""
     own = [
         r.value for r in found.rows if (r.figure, r.of, r.on) == ("spearman", "fakes", "uniform") and r.cls is not None
     ]
-    return min(own, default=math.nan)
+    return min((0.0 if math.isnan(value) else value for value in own), default=math.nan)
 
 
 def _gap(*names: str, on: str) -> Figure:
@@ -140,7 +140,8 @@ def _mean(values: list[float]) -> str:
     if not known:
         return "-"
     spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.3f}{spread}"
+    part = f" ({len(known)} of {len(values)} seeds)" if len(known) < len(values) else ""
+    return f"{statistics.mean(known):.3f}{spread}{part}"
 
 
 def _plain(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float | None]]]:

@@ -213,3 +213,19 @@ def test_drawn_items_are_those_of_the_generator_that_answer_so():
     assert found.made.double().mean() == pytest.approx(4, rel=0.05)  # one in four is within .05
     assert answers.mean() == pytest.approx(0.6, abs=0.002)
     assert answers.std() == pytest.approx(0.1 / 12**0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("draws", [None, 3])
+@pytest.mark.parametrize(("answer", "accepted"), [(0.75, True), (0.875, False)])
+def test_as_far_as_the_distance_is_near_enough_and_no_farther(draws, answer, accepted):
+    """Whatever is tried, the answer is .25 or .375 off, numbers without rounding."""
+    rising = Answering(lambda t, _: 0 * t + answer)
+    drawing = Drawing([[answer] * 3])
+    world = rising if draws is None else drawing
+    found = Search(0.25, draws).run(world.make, labels([0.5]), world, torch.zeros(1, 4))
+    assert found.accepted.tolist() == [accepted]
+    assert (found.made.item() == 1) == accepted
+    if draws is not None:
+        steady = draw_latents(world.make, labels([0.5]), world, 0.25, draws, steady=True)
+        assert steady.accepted.tolist() == [accepted]
+        assert bool(drawing.looked_at) == accepted  # asked about its neighbours where the answer alone is near enough

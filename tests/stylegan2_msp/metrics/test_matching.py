@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stylegan2_msp.metrics.judges import KINDS
-from stylegan2_msp.metrics.matching import Scale, add_levels, add_match, class_figures
+from stylegan2_msp.metrics.matching import Scale, add_levels, add_match, class_figures, match_figures
 from stylegan2_msp.metrics.observing import Items
-from stylegan2_msp.metrics.realism import Reference, add_realism, add_reals
+from stylegan2_msp.metrics.realism import Reference, add_energy, add_realism, add_reals
 from stylegan2_msp.metrics.results import Results
 
 SCALE = Scale([0.5, 1.0], 0.5, 1.0)
@@ -36,6 +36,15 @@ def test_each_classifier_is_compared_with_what_was_asked() -> None:
     assert [row.value for row in results.levels("mean", "uniform")] == pytest.approx([0.7, 0.95])
     assert [row.value for row in results.levels("second_mean", "uniform")] == pytest.approx([0.55, 0.8])
     assert [row.value for row in results.levels("second_class_agreement", "uniform")] == [1.0, 0.5]
+    for name, values in (
+        ("bias", [0.2, -0.05]),
+        ("mae", [0.2, 0.05]),
+        ("rmse", [np.sqrt(0.05), np.sqrt(0.005)]),
+        ("second_mae", [0.05, 0.2]),
+        ("within", [0.5, 1.0]),
+        ("class_agreement", [0.5, 0.5]),
+    ):
+        assert [row.value for row in results.levels(name, "uniform")] == pytest.approx(values), name
 
 
 def test_items_of_one_latent_are_drawn_together_for_the_intervals() -> None:
@@ -47,10 +56,9 @@ def test_items_of_one_latent_are_drawn_together_for_the_intervals() -> None:
     for group in (1, 16):
         results = Results()
         add_match(results, replace(items, group=group), SCALE, "uniform", 0)
-        row = results.find("bias", "uniform")
-        assert row is not None
-        widths.append(row.high - row.low)
-    assert widths[1] > 2.5 * widths[0]
+        rows = [results.find("bias", "uniform"), results.find("bias", "uniform", cls=0)]
+        widths.append([row.high - row.low for row in rows if row is not None])
+    assert all(wide > 2.5 * narrow for narrow, wide in zip(*widths, strict=True))
 
 
 def test_fakes_and_other_reals_are_both_compared_with_the_first_part_of_the_reals() -> None:
@@ -100,6 +108,111 @@ def test_interval_of_what_the_second_classifier_says_of_a_level_is_students() ->
     assert row is not None
     reach = 2.13145 * v.std(ddof=1) / 4  # 97.5 % quantile of Student's t with 15 degrees of freedom
     assert (row.low, row.high) == pytest.approx((v.mean() - reach, v.mean() + reach), abs=1e-5)
+
+
+def test_precision_is_of_fakes_recall_of_reals_and_diversity_of_the_class_asked_for() -> None:
+    """Fakes of two classes, each a heap of its own amid the reals; half of them are named as the other class."""
+    rng = np.random.default_rng(0)
+    first, other = rng.normal(size=(2, 40, 2))
+    heaps = np.repeat([[0.0, 0.0], [0.5, 0.0]], 20, axis=0) + 1e-3 * rng.normal(size=(40, 2))
+    classes, asked = np.repeat([0, 1], 20), np.full(40, 0.5)
+    reals = _items(np.full(80, 0.5), np.concatenate([first, other]), ["none"] * 80)
+    fakes = replace(_items(asked, heaps, ["none"] * 40), classes=classes, predicted=np.tile([0, 1], 20))
+    results = Results()
+    reference = Reference(reals, {0.5: (np.arange(40), np.arange(40, 80))}, np.arange(0))
+    add_realism(results, reference, {"matched": fakes}, SCALE, 0, with_quality=True)
+    assert results.value("precision", "matched", level=0.5) == 1
+    assert results.value("recall", "matched", level=0.5) == 0
+    assert results.value("diversity", "matched", level=0.5) < 0.01
+    assert results.value("diversity", "matched", of="reals", level=0.5) > 1
+
+
+def test_energy_of_a_class_is_of_its_fakes() -> None:
+    """Class 1 lies ten to the right of class 0; its fakes are as they should be, those of class 0 far from both."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1], 200)
+    cloud = rng.normal(size=(400, 2)) + 10 * classes[:, None] * np.array([1, 0])
+    reals = replace(_items(np.ones(400), cloud, ["none"] * 400), classes=classes)
+    order = rng.permutation(400)
+    moved = rng.normal(size=(400, 2)) + np.where(classes == 1, 10, 30)[:, None] * np.array([1, 0])
+    fakes = replace(reals, features=moved.astype(np.float32))
+    results = Results()
+    add_energy(results, Reference(reals, {None: (order[:200], order[200:])}, np.arange(0)), fakes, 0)
+    assert results.value("energy_ratio", "natural", cls=0) > 100
+    assert results.value("energy_ratio", "natural", cls=1) < 3
+    assert results.find("energy_ratio", "natural", cls=1).count == 100  # type: ignore[union-attr]
+
+
+def test_figures_of_a_class_are_of_the_class_asked_for() -> None:
+    results = Results()
+    add_match(results, ITEMS, SCALE, "uniform", 0)
+    assert results.value("mae", "uniform", cls=0) == pytest.approx((0.1 + 0) / 2)
+    assert results.value("mae", "uniform", cls=1) == pytest.approx((0.3 + 0.1) / 2)
+    assert results.value("class_agreement", "uniform", cls=0) == 0
+    assert results.value("class_agreement", "uniform", cls=1) == 1
+
+
+def test_levels_are_covered_where_half_of_their_items_are_near_and_what_lies_in_no_bin_is_no_level() -> None:
+    """At .5 half are near, at .75 less, at 1 all; two items lie below all bins, both as asked for."""
+    scale = Scale([0.5, 0.75, 1.0], 0.0, 1.0)
+    u = np.array([0.5] * 4 + [0.75] * 5 + [1.0] * 2 + [0.1] * 2)
+    v = u + np.array([0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0]) * 0.2
+    zeros = np.zeros(len(u), int)
+    assert match_figures(Items(zeros, u, zeros, v), scale)["levels_covered"] == pytest.approx(2 / 3)
+
+
+def test_calibration_curves_have_ten_bins_and_their_gap_is_over_the_range_of_the_measure() -> None:
+    """By hand: v jumps in the middle of [.5, 1], at the edge of two bins of its tenths."""
+    u = (np.arange(1000) + 0.5) / 2000 + 0.5
+    v = u + np.where(u < 0.75, 0.1, -0.05)
+    zeros = np.zeros(1000, int)
+    items, results = Items(zeros, u, zeros, v), Results()
+    add_match(results, items, SCALE, "natural", 0)
+    for name in ("equal_width", "equal_mass"):
+        rows = results.levels(f"calibration_{name}", "natural")
+        assert [row.level for row in rows] == pytest.approx(np.linspace(0.525, 0.975, 10))
+        assert [row.value for row in rows] == pytest.approx(
+            [*np.linspace(0.625, 0.825, 5), *np.linspace(0.725, 0.925, 5)]
+        )
+        assert all(row.low < row.value < row.high for row in rows)
+        assert {row.count for row in rows} == {100}
+        assert results.value(f"gap_{name}", "natural") == pytest.approx((0.1 + 0.05) / 2)
+
+
+def test_monotonicity_is_of_each_latent_and_counts_latents() -> None:
+    """Of three latents two rise and one falls; the levels of a latent are neighbours."""
+    u = np.tile([0.5, 1.0], 3)
+    v = np.array([0.5, 0.6, 0.5, 0.6, 0.6, 0.5])
+    zeros, results = np.zeros(6, int), Results()
+    add_match(results, Items(zeros, u, zeros, v, group=2), SCALE, "uniform", 0)
+    row = results.find("monotonicity", "uniform")
+    assert row is not None
+    assert (row.value, row.count) == (pytest.approx(1 / 3), 3)
+
+
+def test_reals_outside_all_bins_are_of_no_level() -> None:
+    """Those at .1, below all bins, are .4 off; kinds as recorded are those of the level's own reals."""
+    zeros, u = np.zeros(30, int), np.repeat([0.1, 0.5, 1.0], 10)
+    v = np.where(u < 0.2, 0.5, u)
+    kinds = np.repeat([0, 1, 2], 10)
+    reals = Items(zeros, u, zeros, u, second_predicted=zeros, second_answered=v, kinds=kinds)
+    results = Results()
+    add_reals(results, reals, Reference(reals, {}, np.arange(30)), SCALE, 0)
+    assert results.value("second_mae", "natural", of="reals") == pytest.approx(0.4 / 3)
+    assert results.value("second_mae", "uniform", of="reals") == 0
+    assert results.find("second_mae", "uniform", of="reals").count == 20  # type: ignore[union-attr]
+    for level, shares in ((0.5, [0, 1, 0]), (1.0, [0, 0, 1])):
+        assert [results.value(f"recorded_{kind}", "matched", of="reals", level=level) for kind in KINDS] == shares
+
+
+def test_the_interval_of_a_mean_of_two_stays_within_the_range_of_levels() -> None:
+    zeros, u = np.zeros(2, int), np.ones(2)
+    reals = Items(zeros, u, zeros, u, second_predicted=zeros, second_answered=np.array([0.6, 0.9]))
+    results = Results()
+    add_reals(results, reals, Reference(reals, {}, np.arange(2)), SCALE, 0)
+    row = results.find("second_mean", "matched", "reals", 1.0)
+    assert row is not None
+    assert (row.low, row.high) == (0.5, 1.0)
 
 
 def _items(asked: np.ndarray, features: np.ndarray, kinds: list[str]) -> Items:

@@ -115,3 +115,48 @@ def test_quality_and_mix_of_corruptions(results: Results) -> None:
             for who, of in (("reals", "reals"), ("fakes", "fakes")):
                 assert row[f"{name}: {who}"] == shown(results, f"share_{kind}", "matched", 2, of=of, level=level)
         assert row["blur: reals, recorded"] == shown(results, "recorded_blur", "matched", 2, of="reals", level=level)
+
+
+@pytest.mark.parametrize(
+    ("label", "figure"),
+    [
+        ("mean abs(out - in)", "mae"),
+        ("root mean square of out - in", "rmse"),
+        ("mean(out - in)", "bias"),
+        ("Spearman", "spearman"),
+        ("Kendall's tau-b", "kendall"),
+        ("concordance (Lin)", "concordance"),
+        ("calibration gap, bins of equal width", "gap_equal_width"),
+        ("calibration gap, bins of equal mass", "gap_equal_mass"),
+        ("share within half a step between levels", "within"),
+        ("levels with at least 50% of their items that near", "levels_covered"),
+        ("monotonicity at fixed z", "monotonicity"),
+        ("class agreement", "class_agreement"),
+        ("class agreement, second classifier", "second_class_agreement"),
+        ("second classifier: mean abs(out - in)", "second_mae"),
+        ("second classifier: Spearman", "second_spearman"),
+        ("second classifier: concordance", "second_concordance"),
+        ("energy distance over that of two real samples", "energy_ratio"),
+    ],
+)
+def test_each_line_of_the_match_is_of_its_figure_with_its_interval(label: str, figure: str) -> None:
+    found = Results(ABOUT)
+    for on, value in (("natural", 0.1), ("uniform", 0.4)):
+        found.add("class_agreement", value, (value - 0.05, value + 0.2), count=9, on=on)
+        if figure != "class_agreement":
+            found.add(figure, value, (value - 0.05, value + 0.2), count=9, on=on)
+    row = next(row for row in table(found, "natural, fakes") if row[""] == label)
+    assert row["natural, fakes"] == "0.100 (0.050 to 0.300)"
+    assert row["uniform, fakes"] == "0.400 (0.350 to 0.600)"
+
+
+def test_what_an_accepted_item_costs_is_of_the_grid() -> None:
+    found = Results(ABOUT)
+    for of in ("fakes", "shuffled"):
+        found.add("mae", 0.1, count=9, of=of, on="uniform")
+    for on, cost, accepted in (("natural", 9.0, 0.1), ("uniform", 3.25, 0.8)):
+        found.add("cost", cost, count=9, on=on)
+        found.add("accepted", accepted, count=9, on=on)
+    network, shuffled = table(found, "drawn per accepted item")
+    assert network["drawn per accepted item"] == "3.2 (80% accepted)"
+    assert shuffled["drawn per accepted item"] == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def test_every_variant_and_seed_is_trained_and_measured_once(tmp_path: Path, cal
     assert "--within=0.05" in searched
     assert "--within=0.05" not in ours
     assert searched[-1] != ours[-1]  # a folder of its own
+    for words in calls[1:]:
+        assert "--device=cpu" in words or words[words.index("--device") + 1] == "cpu"
+    trained = [words for words in calls if words[0] == "train"]
+    assert [next(word for word in words if word.startswith("--seed=")) for words in trained] == [
+        *["--seed=0"] * 4,
+        *["--seed=1"] * 4,
+    ]
+    for words in calls:
+        if words[0] == "evaluate":  # each with the baseline of its own seed
+            (network, baseline) = (words[words.index(option) + 1] for option in ("--network", "--baseline"))
+            assert network.split("-seed")[1] == baseline.split("-seed")[1]
     before = len(calls)
     study(tmp_path).run()
     assert [words[0] for words in calls[before:]] == ["train", "train"]  # only the baselines leave no results
@@ -97,6 +109,24 @@ def test_a_training_that_was_cut_off_goes_on(tmp_path: Path, calls: list[tuple[s
     study(tmp_path, seeds=(0,)).run()
     (again,) = [words for words in calls if words[0] == "train" and "--resume" in words]
     assert again[again.index("--outdir") + 1] == str(tmp_path / "ours-seed0")
+    assert "--kimg=45" in again
+
+
+def test_photographs_are_annotated_by_a_classifier_of_their_own(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
+    """Each measure anew, of the same images; and as many items are measured as were asked for."""
+    chosen = choose(EXPERIMENTS["photographs"], ("plain",))
+    chosen = replace(chosen, variants=(*chosen.variants, replace(chosen.variants[0], name="b", measure="entropy")))
+    Study(chosen, tmp_path, (0,), 0.01, "pictures", None, 1, images=96).run()
+    images, archive = str(tmp_path / "images.zip"), [str(tmp_path / f"data-{m}.zip") for m in ("msp", "entropy")]
+    annotate = ("dataset", "annotate", "--data", images, "--classifier", "train", "--uncertainty")
+    assert [words for words in calls if words[0] == "dataset"] == [
+        ("dataset", "folder", "--source", "pictures", "--resolution", "32", "--dest", images),
+        (*annotate, "msp", "--dest", archive[0]),
+        (*annotate, "entropy", "--dest", archive[1]),
+    ]
+    for words in calls:
+        if words[0] == "evaluate":
+            assert "--images=96" in words
 
 
 def test_measures_have_archives_of_their_own(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:

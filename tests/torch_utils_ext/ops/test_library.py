@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from torch_utils_ext.build import KernelsUnavailable
 from torch_utils_ext.ops import library
@@ -141,3 +142,29 @@ def test_impl_names() -> None:
         torch.testing.assert_close(bias_act(x, act="lrelu", impl=word), bias_act(x, act="lrelu"))
     with pytest.raises(ValueError, match="impl must be one of auto, cuda, ref, got 'fast'"):
         bias_act(x, impl="fast")
+
+
+def _registered(x: torch.Tensor) -> list[torch.Tensor]:
+    """What every registered operator makes of images."""
+    b, grid, f = x[0, :, 0, 0], x.new_zeros([2, 4, 5, 2], dtype=torch.float32), x.new_ones([4], dtype=torch.float32)
+    how = (1, "swish", 0.0, 1.4, 0.5)
+    return [
+        OPS.bias_act(x, b, *how),
+        OPS.bias_act_grad(x, x, b, x, *how),
+        OPS.bias_act_grad2(x, x, x, b, x, *how),
+        OPS.upfirdn2d(x, f, [2, 1], [1, 1], [3, 2, 1, 1], False, 4.0),
+        OPS.grid_sample(x, grid),
+        OPS.grid_scatter(x, grid, 6, 7),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", [*LAYOUTS, "transposed"])
+def test_what_tracers_are_told_of_a_result_is_what_comes(layout: str, dtype: torch.dtype) -> None:
+    """Shape, dtype and strides; a dense image with its axes exchanged comes out in the common order."""
+    x = _image(layout if layout in LAYOUTS else "contiguous", grad=False).to(dtype)
+    x = x.transpose(2, 3) if layout == "transposed" else x
+    with FakeTensorMode() as mode:
+        told = _registered(mode.from_tensor(x))
+    for fake, real in zip(told, _registered(x), strict=True):
+        assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
