@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from stylegan2_msp.device import cores
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.signals import asked_to_end
+from stylegan2_msp.signals import REACHES_ALL, asked_to_end
 
 _LONGEST = 4000  # characters of a process's last words: a pipe takes so many of each
 
@@ -111,7 +111,7 @@ def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
     def pass_on(signum: int, _: Any) -> None:
         asked.append(signum)
         for worker in workers:
-            if worker.pid is not None and worker.is_alive():
+            if not REACHES_ALL and worker.pid is not None and worker.is_alive():
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGTERM)
 
@@ -195,7 +195,10 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if REACHES_ALL:
+        signal.raise_signal(signal.SIGTERM)  # calls the handler, which os.kill does not there
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def join_world(device: str) -> World:
