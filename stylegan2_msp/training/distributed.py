@@ -228,13 +228,16 @@ def join_world(device: str) -> World:
         # Its default arguments hold the group that is the world's when it is imported (optimizers import it). Before
         # the group exists that is none; later, the group's threads would outlive it and could abort a process at exit.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=size)
+        if sys.platform == "win32":  # torch's builds for it lack libuv, which is asked for by default
+            os.environ.setdefault("USE_LIBUV", "0")
+        nccl = device == "cuda" and dist.is_nccl_available()  # not on Windows, where gloo averages on GPUs, too
+        dist.init_process_group("nccl" if nccl else "gloo", rank=rank, world_size=size)
     return World(rank, size, local_rank, local_size, target)
 
 
 def leave_world() -> None:
     """Ends the process group, if there is one."""
-    if dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():  # some builds of torch lack all of it
         dist.destroy_process_group()
 
 

@@ -203,3 +203,29 @@ def test_where_os_kill_calls_no_handler_a_worker_without_parent_saves_too(monkey
     with asked_to_end(lambda signum, _: asked.append(signum)):
         distributed._leave_with_parent()
     assert asked == [signal.SIGTERM]
+
+
+def test_gpus_of_a_torch_without_nccl_and_libuv_share_the_batch(monkeypatch):
+    """So torch is built for Windows."""
+    begun = []
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda backend, **_: begun.append((backend, os.environ.get("USE_LIBUV"))),
+    )
+    monkeypatch.setenv("USE_LIBUV", "")  # taken back after the test
+    monkeypatch.delenv("USE_LIBUV")
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    assert join_world("cuda").device == torch.device("cuda", 1)
+    assert begun == [("gloo", "0")]
+
+
+def test_a_torch_without_distributed_trains_in_one_process(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    monkeypatch.delattr(torch.distributed, "is_initialized")
+    distributed.leave_world()
