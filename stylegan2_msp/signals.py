@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# On Windows Ctrl-C reaches every process of a console by itself, and a signal sent to one would end it on the spot.
+REACHES_ALL = sys.platform == "win32"
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a terminal that was closed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import sys
@@ -24,6 +25,7 @@ def run(command: click.Command) -> None:
 
     When it is asked to end (Ctrl-C, `kill`, a terminal that closes) it first takes away what is half done.
     """
+    _print_anything()
     try:
         with asked_to_end(leave):
             command(standalone_mode=False)
@@ -53,6 +55,16 @@ def finite(_context: click.Context, _option: click.Parameter, value: float | Non
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is no finite number")
     return value
+
+
+def _print_anything() -> None:
+    """Has signs that standard output's encoding lacks (class names, paths; cp1252 of a pipe on Windows) escaped there.
+
+    By default they would end the command. Worker processes learn it from their environment.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+        os.environ["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:backslashreplace"
 
 
 def _fail(message: str, code: int) -> None:

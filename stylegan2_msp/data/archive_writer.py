@@ -142,6 +142,7 @@ def _write_zip(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, data in contents:
             info = zipfile.ZipInfo(name, date_time=_EPOCH)
+            info.create_system = 3  # Unix, whatever the system: the bytes depend on the samples alone
             info.external_attr = 0o644 << 16
             packed = name.endswith((".json", ".npy"))
             info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
@@ -156,7 +157,10 @@ def _write_folder(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(file, "wb") as stream:
                 stream.write(data)
-        os.sync()
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()
+        with suppress(OSError):
+            path.rmdir()  # an empty one, which Windows does not replace
         os.replace(temporary, path)
     except OSError as error:
         found = error.strerror or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from contextlib import suppress
@@ -86,12 +87,13 @@ def _decode_together(archive: Archive, index: np.ndarray, workers: int, group: G
     shape = (len(index), archive.img_channels, archive.img_resolution, archive.img_resolution)
     made: Path | UserError | None = None
     if group.local_rank == 0:
-        made = _make_file(int(np.prod(shape)))
+        made = _make_file(math.prod(shape))
     try:
         places = group.gather(made)
         if errors := [found for found in places if isinstance(found, UserError)]:
             raise errors[0]
-        images = np.memmap(places[group.rank - group.local_rank], dtype=np.uint8, mode="r+", shape=shape)
+        with open(places[group.rank - group.local_rank], "rb+", opener=_opened) as file:
+            images = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
         group.gather(None)  # all have it open
     finally:
         if isinstance(made, Path):
@@ -121,9 +123,14 @@ def _make_file(size: int) -> Path | UserError:
         else:
             os.truncate(handle, size)
     except OSError as error:
-        Path(name).unlink()
         found = f"{size / 2**20:.0f} MiB for decoded images do not fit ({error.strerror})"
+        os.close(handle)  # Windows removes no open file
+        Path(name).unlink()
         return UserError(f"{Path(name).parent}: {found}; free space or set TMPDIR to another folder")
-    finally:
-        os.close(handle)
+    os.close(handle)
     return Path(name)
+
+
+def _opened(name: str, flags: int) -> int:
+    """Opens a file that goes when the last process has closed it: on Windows a file in use cannot lose its name."""
+    return os.open(name, flags | getattr(os, "O_TEMPORARY", 0))

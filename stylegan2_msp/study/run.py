@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
 from stylegan2_msp.metrics.quality import check_torchmetrics
-from stylegan2_msp.signals import asked_to_end, leave
+from stylegan2_msp.signals import REACHES_ALL, asked_to_end, leave
 from stylegan2_msp.study.experiments import Experiment, Variant
 
 
@@ -187,12 +187,12 @@ def _call(*words: str) -> None:
 
     def pass_on(signum: int, _: Any) -> None:
         asked.append(signum)
-        for child in children:
+        for child in [] if REACHES_ALL else children:
             child.send_signal(signum)
 
     with asked_to_end(pass_on):
         children.append(child := subprocess.Popen([sys.executable, "-m", "stylegan2_msp", *words]))
-        if asked:  # while it was being started
+        if asked and not REACHES_ALL:  # while it was being started
             child.send_signal(asked[0])
         code = child.wait()
     if asked:

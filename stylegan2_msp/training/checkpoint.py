@@ -166,7 +166,7 @@ def list_states(run: Path) -> list[Path]:
 def give_up_after(run: Path, nimg: int) -> list[Path]:
     """Renames states of more than nimg images to NAME.given-up: the run goes on from an older one; returns them."""
     later = [path for path in list_states(run) if path.name > state_path(run, nimg).name]
-    return [path.rename(path.with_name(path.name + ".given-up")) for path in later]
+    return [path.replace(path.with_name(path.name + ".given-up")) for path in later]
 
 
 def find_state(resume: str, outdir: Path) -> Path | None:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from stylegan2_msp.device import cores
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.signals import asked_to_end
+from stylegan2_msp.signals import REACHES_ALL, asked_to_end
 
 _LONGEST = 4000  # characters of a process's last words: a pipe takes so many of each
 
@@ -111,7 +111,7 @@ def launch(work: Callable[..., int], processes: int, *args: Any) -> int:
     def pass_on(signum: int, _: Any) -> None:
         asked.append(signum)
         for worker in workers:
-            if worker.pid is not None and worker.is_alive():
+            if not REACHES_ALL and worker.pid is not None and worker.is_alive():
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGTERM)
 
@@ -195,7 +195,10 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if REACHES_ALL:
+        signal.raise_signal(signal.SIGTERM)  # calls the handler, which os.kill does not there
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def join_world(device: str) -> World:
@@ -225,13 +228,16 @@ def join_world(device: str) -> World:
         # Its default arguments hold the group that is the world's when it is imported (optimizers import it). Before
         # the group exists that is none; later, the group's threads would outlive it and could abort a process at exit.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=size)
+        if sys.platform == "win32":  # torch's builds for it lack libuv, which is asked for by default
+            os.environ.setdefault("USE_LIBUV", "0")
+        nccl = device == "cuda" and dist.is_nccl_available()  # not on Windows, where gloo averages on GPUs, too
+        dist.init_process_group("nccl" if nccl else "gloo", rank=rank, world_size=size)
     return World(rank, size, local_rank, local_size, target)
 
 
 def leave_world() -> None:
     """Ends the process group, if there is one."""
-    if dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():  # some builds of torch lack all of it
         dist.destroy_process_group()
 
 

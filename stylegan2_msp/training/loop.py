@@ -80,7 +80,7 @@ class Run:
                     self._save()
                     self.log.say(
                         f"Stopped by signal at {state.nimg / 1000:.1f} kimg; state saved in {self.folder}. "
-                        f"Go on with --resume {shlex.quote(str(self.folder))}"
+                        f"Go on with --resume {shlex.quote(self.folder.as_posix())}"
                     )
                     return 128 + (stop.signum or signal.SIGTERM)
                 if state.nimg >= state.tick_start + config.tick_kimg * 1000 or state.nimg >= total:

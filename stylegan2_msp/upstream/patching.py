@@ -125,16 +125,15 @@ def _git_apply(checkout: Path, files: list[Path], reverse: bool) -> None:
     try:
         done = subprocess.run(
             [*command, "-"],
-            input="".join(path.read_text(encoding="utf-8") for path in files),
+            input="".join(path.read_text(encoding="utf-8") for path in files).encode(),  # text gets CRLF on Windows
             cwd=checkout,
             env=surroundings,
             capture_output=True,
-            encoding="utf-8",
         )
     except FileNotFoundError:
         raise UserError("git: is not installed, and `patch` applies its patches with it; install git") from None
     if done.returncode:
-        said = " ".join(done.stderr.split())[:300]
+        said = " ".join(done.stderr.decode(errors="replace").split())[:300]
         raise UserError(f"{checkout}: git apply refused the patches, nothing was changed ({said})")
 
 

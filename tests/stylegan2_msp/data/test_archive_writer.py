@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -82,6 +84,32 @@ def test_empty_folder_is_filled_and_a_used_one_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists and is not an empty folder"):
         write_archive(tmp_path / "data", images(4))
     assert len(open_archive(tmp_path / "data")) == 3
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "empty"])
+def test_a_folder_is_written_where_windows_writes_it(
+    tmp_path: Path, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no os.sync there, and no folder takes the place of another, be it empty."""
+    replace, dest = os.replace, tmp_path / "data"
+
+    def replace_there(source: str | Path, target: str | Path) -> None:
+        if os.path.isdir(target):
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.delattr(os, "sync", raising=False)
+    monkeypatch.setattr(os, "replace", replace_there)
+    if before:
+        dest.mkdir()
+    write_archive(dest, images(), progress=False)
+    assert len(open_archive(dest)) == len(images())
+
+
+def test_the_bytes_do_not_tell_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = write_archive(tmp_path / "here.zip", images(), progress=False).read_bytes()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert write_archive(tmp_path / "windows.zip", images(), progress=False).read_bytes() == here
 
 
 def test_places_that_cannot_be(tmp_path: Path) -> None:

@@ -152,6 +152,49 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_where_open_files_keep_their_names_they_go_when_they_are_closed(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, whose O_TEMPORARY says so; before, each run left a file as large as all images there."""
+    temporary, opened, unlink, os_open = 1 << 30, [], Path.unlink, os.open
+
+    def open_there(name: str, flags: int, mode: int = 0o777) -> int:
+        if str(name).endswith(".images") and flags & temporary:
+            opened.append(name)
+        return os_open(name, flags & ~temporary, mode)
+
+    def unlink_there(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "another process uses the file", str(path))
+
+    monkeypatch.setattr(os, "O_TEMPORARY", temporary, raising=False)
+    monkeypatch.setattr(os, "open", open_there)
+    monkeypatch.setattr(Path, "unlink", unlink_there)
+    found = Meeting(2, 2).run(archive, np.arange(len(IMAGES)))
+    monkeypatch.setattr(Path, "unlink", unlink)
+    np.testing.assert_array_equal(found[1].numpy(), IMAGES)
+    assert len(opened) == 2
+
+
+def test_a_file_that_does_not_fit_is_closed_before_it_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows removes no open file."""
+    unlink, close, closed = Path.unlink, os.close, []
+
+    def unlink_there(path: Path, missing_ok: bool = False) -> None:
+        if not closed:
+            raise PermissionError(errno.EACCES, "another process uses the file", str(path))
+        unlink(path, missing_ok)
+
+    def full(handle: int, *_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "unlink", unlink_there)
+    monkeypatch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle)))
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr(os, "truncate", full)
+    assert "do not fit (No space left on device)" in str(storage._make_file(5 << 20))
+    assert list(folder.iterdir()) == []
+
+
 def test_no_place_for_the_decoded_images_is_one_line(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container whose file system is read-only."""
 

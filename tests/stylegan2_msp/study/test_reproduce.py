@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -260,3 +261,20 @@ def test_the_grey_curve_stands_beside_those_of_its_measure_only():
     measures = {"plain": "MSP", "ours": "MSP", "measure margin": "margin"}
     figure = _panels(dict.fromkeys(measures, curve), measures)
     assert [len(axes.get_lines()) for axes in figure.axes[:3]] == [3, 3, 2]  # grey, its own, out = in
+
+
+def test_where_ctrl_c_reaches_all_the_training_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows `Popen.send_signal` knows no SIGINT, and SIGTERM would end the training before it saves."""
+
+    class Training:
+        def wait(self) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return 130
+
+        def send_signal(self, signum: int) -> None:
+            raise ValueError(f"Unsupported signal: {signum}")
+
+    monkeypatch.setattr("stylegan2_msp.study.run.REACHES_ALL", True)
+    monkeypatch.setattr("stylegan2_msp.study.run.subprocess.Popen", lambda words: Training())
+    with pytest.raises(KeyboardInterrupt):
+        study_run._call("train")

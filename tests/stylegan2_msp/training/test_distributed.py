@@ -1,5 +1,6 @@
 """Processes that share a batch, and how they leave."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import psutil
 import pytest
 import torch
 
+from stylegan2_msp.signals import asked_to_end
+from stylegan2_msp.training import distributed
 from stylegan2_msp.training.distributed import join_world
 
 WORKER = """
@@ -152,3 +155,77 @@ def test_processes_whose_first_one_is_killed_end_too(tmp_path):
         child.kill()
         child.communicate(timeout=60)  # until the last of them has closed its end
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in workers)
+
+
+def kill_on_the_spot(pid, signum):
+    raise AssertionError("os.kill ends a process of Windows before it can save")
+
+
+def test_where_ctrl_c_reaches_all_the_workers_are_left_to_save(monkeypatch):
+    class Worker:
+        pid, exitcode = 1234, None
+
+        def __init__(self, **_):
+            pass
+
+        def start(self):
+            pass
+
+        def is_alive(self):
+            return self.exitcode is None
+
+        def join(self, timeout):
+            signal.raise_signal(signal.SIGINT)
+            self.exitcode = 128 + signal.SIGINT  # has saved, and left
+
+    class Queue:
+        def empty(self):
+            return True
+
+    class Context:
+        Process, SimpleQueue = Worker, Queue
+
+    monkeypatch.setattr(distributed, "REACHES_ALL", True)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: Context)
+    monkeypatch.setattr(os, "kill", kill_on_the_spot)
+    assert distributed.launch(lambda: 0, 2) == 128 + signal.SIGINT
+
+
+def test_where_os_kill_calls_no_handler_a_worker_without_parent_saves_too(monkeypatch):
+    class Parent:
+        def join(self):
+            pass
+
+    monkeypatch.setattr(distributed, "REACHES_ALL", True)
+    monkeypatch.setattr(multiprocessing, "parent_process", Parent)
+    monkeypatch.setattr(os, "kill", kill_on_the_spot)
+    asked = []
+    with asked_to_end(lambda signum, _: asked.append(signum)):
+        distributed._leave_with_parent()
+    assert asked == [signal.SIGTERM]
+
+
+def test_gpus_of_a_torch_without_nccl_and_libuv_share_the_batch(monkeypatch):
+    """So torch is built for Windows."""
+    begun = []
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda backend, **_: begun.append((backend, os.environ.get("USE_LIBUV"))),
+    )
+    monkeypatch.setenv("USE_LIBUV", "")  # taken back after the test
+    monkeypatch.delenv("USE_LIBUV")
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    assert join_world("cuda").device == torch.device("cuda", 1)
+    assert begun == [("gloo", "0")]
+
+
+def test_a_torch_without_distributed_trains_in_one_process(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    monkeypatch.delattr(torch.distributed, "is_initialized")
+    distributed.leave_world()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -426,13 +427,21 @@ def test_torchrun_joins_two_machines(digits_archive, tmp_path):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
 
 
-def test_a_run_that_goes_on_from_an_older_state_gives_up_the_later_ones(digits_archive, tmp_path, capsys):
+def test_a_run_that_goes_on_from_an_older_state_gives_up_the_later_ones(digits_archive, tmp_path, capsys, monkeypatch):
     """With another learning rate, say: the next --resume goes on from where that led."""
+
+    def rename_there(source, target):
+        if os.path.exists(target):  # on Windows
+            raise FileExistsError(errno.EEXIST, "file exists", str(target))
+        os.replace(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename_there)
     start(options(digits_archive, kimg=0.032), tmp_path, None, CPU)
     run = only_run(tmp_path)
     (state,) = list_states(run)
     later = run / "training-state-000009.pt"  # by its name
     later.write_bytes(state.read_bytes())
+    (run / "training-state-000009.pt.given-up").write_bytes(b"")  # by an earlier time
     assert start({"kimg": 0.064, "lrate": 1e-5}, tmp_path, str(state), CPU) == 0
     assert list_states(run) == [state]
     assert (run / "training-state-000009.pt.given-up").read_bytes()

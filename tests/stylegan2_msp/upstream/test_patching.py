@@ -197,3 +197,15 @@ def test_blob_id_is_git_s(tmp_path: Path) -> None:
     file.write_bytes(b"some\r\ncontent")
     said = subprocess.run(["git", "hash-object", "--no-filters", str(file)], capture_output=True, text=True, check=True)
     assert blob_id(file) == said.stdout.strip()
+
+
+def test_git_gets_the_patches_as_they_are_on_windows(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that is sent to a process gets carriage returns there, and git then finds none of the lines."""
+    run = subprocess.run
+
+    def run_there(words: list[str], input: str | bytes, **more: object) -> object:
+        return run(words, input=input.replace("\n", "\r\n") if isinstance(input, str) else input, **more)
+
+    monkeypatch.setattr(subprocess, "run", run_there)
+    patch_checkout(stand_in, PATCHES, identify=faked(stand_in))
+    assert not any(b"\r" in content for content in contents(stand_in).values())
