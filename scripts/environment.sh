@@ -3,8 +3,9 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 extra="${1:-}"
-if [ ! -x .venv/bin/python ]; then
-    for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python3.13; do
+programs() { if [ -d .venv/Scripts ]; then echo .venv/Scripts; else echo .venv/bin; fi; } # the former on Windows
+if [ ! -x "$(programs)/python" ]; then
+    for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.10 python3.13 python; do
         if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             python="$candidate"
             break
@@ -20,7 +21,7 @@ fi
 # The environment is complete when this stamp is newer than what it was made from.
 stamp=".venv/installed${extra:+-$extra}"
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then
-    pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+    pip=("$(programs)/python" -m pip install --quiet --disable-pip-version-check)
     version="$(sed -n 's/^torch==//p' constraints.txt)"
     echo "Installing torch $version and the project (the first time takes some minutes) ..."
     if [ -n "${STYLEGAN2_MSP_TORCH:-}" ]; then
@@ -41,4 +42,4 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt
     "${pip[@]}" --constraint "$constraints" --editable ".${extra:+[$extra]}" || exit 1
     touch "$stamp"
 fi
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$PWD/$(programs):$PATH"

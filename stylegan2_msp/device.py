@@ -21,8 +21,8 @@ def pick_device(name: torch.device | str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        torch.empty(0, dtype=torch.float64, device=device)  # which measures need, and mps lacks
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise UserError(f"--device {name}: this machine's PyTorch cannot use it; try --device cpu") from None
     return device
 

@@ -33,6 +33,18 @@ def test_names() -> None:
         pick_device("nonsense")
 
 
+def test_a_device_without_double_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mac's GPU, on which measures such as softmax would end in a traceback."""
+
+    def empty_there(*_: int, dtype: torch.dtype = torch.float32, device: torch.device) -> None:
+        if dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as it has none.")
+
+    monkeypatch.setattr(torch, "empty", empty_there)
+    with pytest.raises(UserError, match="this machine's PyTorch cannot use it"):
+        pick_device("mps")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is Linux's")
 def test_freed_memory_is_not_faulted_in_again() -> None:
     faults = {

@@ -27,6 +27,7 @@ def command():
         time.sleep(60)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # or under nohup
 run(command)
 """
 

@@ -49,7 +49,7 @@ def exported(model: nn.Module, x: torch.Tensor, dynamic: bool = True, decompose:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+        shapes = ({0: torch.export.Dim("batch", max=1024)},) if dynamic else None
         program = torch.export.export(model, (x,), dynamic_shapes=shapes, strict=False)
         torch.export.save(program.run_decompositions() if decompose else program, buffer)
     return buffer.getvalue()
@@ -79,6 +79,14 @@ def members_of(data: bytes) -> Members:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+def newest(data: bytes) -> Members:
+    """The files of a program in the layout that torch has written since 2.10, which tests change; older ones skip."""
+    members = members_of(data)
+    if WEIGHTS not in members:
+        pytest.skip("this torch writes an older layout")
+    return members
+
+
 def packed(members: Members, compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
@@ -89,7 +97,7 @@ def packed(members: Members, compression: int = zipfile.ZIP_STORED) -> bytes:
 
 def edited(data: bytes, edit: Callable[[Any], None], member: str = MODEL) -> bytes:
     """The same file with the JSON of one member changed."""
-    members = members_of(data)
+    members = newest(data)
     content = json.loads(members[member])
     edit(content)
     return packed({**members, member: json.dumps(content).encode()})
@@ -162,7 +170,7 @@ def test_transformers_are_read() -> None:
 
 def as_older(data: bytes, old: bool) -> bytes:
     """The layout of torch 2.6 and 2.7 (old) or of 2.8 and 2.9, where weights are a pickled state dict."""
-    model, members = small(), members_of(data)
+    model, members = small(), newest(data)
     kinds: list[dict[str, torch.Tensor]] = [
         dict(model.state_dict()),
         {"k": model.k, "temperature": model.temperature, "lifted_tensor_0": torch.tensor(1.5)},
@@ -242,7 +250,7 @@ def test_pickled_code_does_not_run(pt2: bytes, tmp_path: Path, layout: str, memb
 @pytest.mark.parametrize("config", [WEIGHTS, CONSTANTS])
 def test_pickled_payloads_of_the_new_layout_do_not_run(pt2: bytes, tmp_path: Path, config: str) -> None:
     mark = tmp_path / "ran"
-    members = members_of(pt2)
+    members = newest(pt2)
     content = json.loads(members[config])
     payload = next(iter(content["config"].values()))
     payload["use_pickle"] = True
