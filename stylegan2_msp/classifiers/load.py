@@ -230,7 +230,7 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
     """The module as a .pt2: any batch size where it can be traced so, else one fixed size."""
     shape = _input_shape(spec)
     failure: Exception | None = None
-    for batch, dynamic in ((2, ({0: torch.export.Dim("batch")},)), (_FIXED_BATCH, None)):
+    for batch, dynamic in ((2, ({0: torch.export.Dim("batch", max=1 << 31)},)), (_FIXED_BATCH, None)):
         buffer = io.BytesIO()
         try:
             with torch_quiet():

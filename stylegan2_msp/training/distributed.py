@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,6 +23,9 @@ from stylegan2_msp.device import cores
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.signals import REACHES_ALL, asked_to_end
 
+# Threads of the group give back tensors of its last messages, for which they need the interpreter's lock. Older torch
+# (2.6, for one) keeps the lock while it waits for the threads to end: without a pause before, it may wait for ever.
+_GIVE_BACK_SEC = 0.1
 _LONGEST = 4000  # characters of a process's last words: a pipe takes so many of each
 
 
@@ -238,6 +242,7 @@ def join_world(device: str) -> World:
 def leave_world() -> None:
     """Ends the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():  # some builds of torch lack all of it
+        time.sleep(_GIVE_BACK_SEC)
         dist.destroy_process_group()
 
 

@@ -97,7 +97,7 @@ def _traced(plain: PlainGenerator) -> torch.export.ExportedProgram:
 
 def _any_number(plain: PlainGenerator) -> tuple[Any, ...]:
     """Dynamic shapes of `PlainGenerator.forward(z, *rest)`: any number of items."""
-    items = torch.export.Dim("batch")
+    items = torch.export.Dim("batch", max=1 << 31)  # torch 2.6 refuses one without a bound
     z, *rest = ({0: items} for _ in plain.inputs)
     return (z, tuple(rest)) if rest else (z,)
 
