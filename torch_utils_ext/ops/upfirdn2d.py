@@ -299,16 +299,21 @@ _upfirdn2d_below = library.below_autograd(_UPFIRDN2D)
 def _plain(
     x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, flip_filter: bool, gain: float
 ) -> torch.Tensor:
-    """One depthwise convolution, or one per axis for a long separable filter."""
+    """The operator as PyTorch's convolutions.
+
+    Of contiguous images all channels of all are filtered as those of one: PyTorch is slow with one or three. Not where
+    a program for any number of images is traced, whose convolutions must know the number of their channels.
+    """
     f = f.detach() if flip_filter else f.detach().flip(tuple(range(f.ndim)))
     n, c, h, w = x.shape
-    if n > 1 and x.is_contiguous() and isinstance(n, int):  # many channels of one image are quicker than few of many
+    if isinstance(n, int) and n > 1 and x.is_contiguous():
         y = _correlated(x.view(1, n * c, h, w), f, up, down, padding, gain)
         return y.reshape(n, c, *y.shape[2:])
     return _correlated(x, f, up, down, padding, gain)
 
 
 def _correlated(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Quad, gain: float) -> torch.Tensor:
+    """One depthwise convolution, or one per axis for a long separable filter."""
     out = _output_size(x, _filter_size(f), up, down, padding)
     if f.ndim == 1 and f.numel() > _MAX_OUTER_TAPS:
         x = _run(x, f[None, :], (up[0], 1), (down[0], 1), (padding[0], padding[1], 0, 0), (out[0], x.shape[2]))
@@ -331,7 +336,7 @@ def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Qua
         own = (padding[2], padding[0])
     else:
         x = _pad(x, padding)
-    return F.conv2d(x, _each(f, x), stride=(down[1], down[0]), padding=own, groups=channels)
+    return F.conv2d(x, _per_channel(f, x), stride=(down[1], down[0]), padding=own, groups=channels)
 
 
 def _upsampled(x: torch.Tensor, f: torch.Tensor, up: _Pair, padding: _Quad) -> torch.Tensor:
@@ -340,12 +345,12 @@ def _upsampled(x: torch.Tensor, f: torch.Tensor, up: _Pair, padding: _Quad) -> t
     left, top = fw - 1 - padding[0], fh - 1 - padding[2]
     right, bottom = fw - up[0] - padding[1], fh - up[1] - padding[3]
     more = (top - bottom, left - right)
-    taps = _each(f.flip((0, 1)), x)
+    taps = _per_channel(f.flip((0, 1)), x)
     if min(left, top) >= 0 and 0 <= more[0] < up[1] and 0 <= more[1] < up[0]:
         return F.conv_transpose2d(x, taps, None, (up[1], up[0]), (top, left), more, x.shape[1])
     return _pad(F.conv_transpose2d(x, taps, None, (up[1], up[0]), groups=x.shape[1]), (-left, -right, -top, -bottom))
 
 
-def _each(f: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _per_channel(f: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """The filter as a weight for every channel of the images by itself."""
     return f.to(x.dtype)[None, None].repeat(x.shape[1], 1, 1, 1)
