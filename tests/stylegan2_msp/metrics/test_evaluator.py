@@ -200,6 +200,21 @@ def test_baselines_are_of_the_requests_they_are_compared_on() -> None:
         assert results.value("mae", on, of="nearest real") < 0.05
 
 
+def test_nearest_reals_have_no_interval_where_a_few_of_them_answer_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stylegan2_msp.metrics.evaluate.bootstrap", lambda *_, **__: {"mae": (0.0, 1.0)})
+    results = evaluator().run().results
+    for of, on, undefined in (
+        ("nearest real", "natural", False),
+        ("nearest real", "uniform", True),
+        ("shuffled", "uniform", False),
+    ):
+        row = results.find("mae", on, of=of)
+        assert row is not None
+        assert np.isnan([row.low, row.high]).tolist() == [undefined] * 2
+
+
 def test_rejection_has_items_of_every_class_however_few_are_asked_for() -> None:
     pool = evaluator(n=1, baseline=generator(Follower(c_dim=K)))._pool()
     assert set(pool.classes) == set(range(K))
