@@ -45,7 +45,8 @@ def reproduce(
 ) -> None:
     """Make the data, train every variant with every seed, measure them, and compare.
 
-    The same command goes on where it was cut off. Writes study.md, study.json and calibration.png.
+    The same command goes on where it was cut off. Writes study.md, study.json,
+    calibration.png and comparison.png.
     """
     from stylegan2_msp.study.run import Study, choose
     from stylegan2_msp.study.summary import summarise

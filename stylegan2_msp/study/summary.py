@@ -1,4 +1,4 @@
-"""Tables and a figure over variants and seeds."""
+"""Tables and figures over variants and seeds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 from stylegan2_msp.files import replacing
 from stylegan2_msp.metrics.results import Results
-from stylegan2_msp.report.style import CYCLE, identity_line, new_figure, save_figure, styled
+from stylegan2_msp.report.style import save_figure
+from stylegan2_msp.study.drawing import comparison_figure, levels_figure
 from stylegan2_msp.study.run import Study
 
 Figure = Callable[[Results], float]
-Curve = list[tuple[float, float]]  # (level asked for, mean answer)
-_ACROSS = 4  # panels
 _ENOUGH = 20  # reals at a level; they tell a share to within about .2 (Wilson, 95 %), fewer worse
 
 
@@ -85,7 +84,7 @@ def collect(study: Study) -> dict[str, dict[int, Results]]:
 
 
 def summarise(study: Study, seconds: float) -> list[Path]:
-    """Writes study.md, study.json and calibration.png into the study's folder.
+    """Writes study.md, study.json, calibration.png and comparison.png into the study's folder.
 
     Args:
         seconds: wall time of this call, for the record.
@@ -95,7 +94,7 @@ def summarise(study: Study, seconds: float) -> list[Path]:
         name: {heading: [figure(r) for r in seeds.values()] for heading, figure in COLUMNS.items()}
         for name, seeds in found.items()
     }
-    files = [study.folder / name for name in ("study.md", "study.json", "calibration.png")]
+    files = [study.folder / name for name in ("study.md", "study.json", "calibration.png", "comparison.png")]
     about: dict[str, Any] = next((r.about for seeds in found.values() for r in seeds.values()), {})
     text = _markdown(study, rows, {name: sorted(seeds) for name, seeds in found.items()}, about, seconds)
     record = {"title": study.experiment.title, "scale": study.scale, "seconds": round(seconds), "about": about}
@@ -105,7 +104,13 @@ def summarise(study: Study, seconds: float) -> list[Path]:
         Path(temporary).write_text(json.dumps({**record, "rows": _plain(rows)}, indent=2) + "\n", encoding="utf-8")
     if not found:
         return files[:2]
-    _draw(found, about, files[2])
+    curves = {
+        variant: [[(row.level or 0.0, row.value) for row in r.levels("mean", "uniform")] for r in seeds.values()]
+        for variant, seeds in found.items()
+    }
+    measures = {variant: next(iter(seeds.values())).about["uncertainty"] for variant, seeds in found.items()}
+    save_figure(levels_figure(curves, measures), files[2])
+    save_figure(comparison_figure(rows, measures), files[3])
     return files
 
 
@@ -132,7 +137,8 @@ def _markdown(
     for name, row in rows.items():
         cells = [_mean(row[key]) for key in shown]
         lines.append(f"| {name} | {', '.join(map(str, seeds[name]))} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n![Mean answer at each level](calibration.png)\n"
+    lines += ["", "![Mean answer at each level](calibration.png)", "![Every seed](comparison.png)"]
+    return "\n".join(lines) + "\n"
 
 
 def _mean(values: list[float]) -> str:
@@ -149,60 +155,3 @@ def _plain(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[
         name: {key: [None if math.isnan(v) else v for v in values] for key, values in row.items()}
         for name, row in rows.items()
     }
-
-
-def _draw(found: dict[str, dict[int, Results]], about: dict[str, Any], path: Path) -> None:
-    """Mean answer at each level asked for, a line per seed: variants by colour, or in panels where colours run out."""
-    curves = {
-        variant: [[(row.level or 0.0, row.value) for row in r.levels("mean", "uniform")] for r in seeds.values()]
-        for variant, seeds in found.items()
-    }
-    with styled():
-        if len(curves) <= len(CYCLE):
-            figure = _overlaid(curves, about["uncertainty"])
-        else:
-            measures = {variant: next(iter(seeds.values())).about["uncertainty"] for variant, seeds in found.items()}
-            figure = _panels(curves, measures)
-    save_figure(figure, path)
-
-
-def _overlaid(curves: dict[str, list[Curve]], measure: str) -> Any:
-    figure = new_figure(6.5, 5.2)
-    axes = figure.subplots()
-    for colour, (variant, seeds) in zip(CYCLE, curves.items(), strict=False):
-        _lines(axes, seeds, colour, variant)
-    levels = [level for seeds in curves.values() for curve in seeds for level, _ in curve]
-    if levels:
-        identity_line(axes, min(levels), max(levels))
-    axes.set_xlabel(f"{measure} asked for")
-    axes.set_ylabel(f"mean {measure} of the classifier's answers")
-    axes.set_title("Uniform levels, every class; one line per seed")
-    axes.legend()
-    return figure
-
-
-def _panels(curves: dict[str, list[Curve]], measures: dict[str, str]) -> Any:
-    """A panel per variant; the first variant stands in the others of its measure, too, in grey."""
-    rows = math.ceil(len(curves) / _ACROSS)
-    figure = new_figure(2.6 * _ACROSS, 2.4 * rows + 0.6)
-    grid = figure.subplots(rows, _ACROSS, squeeze=False).flatten()
-    name, first = next(iter(curves.items()))
-    for axes, (variant, seeds) in zip(grid, curves.items(), strict=False):
-        levels = [level for curve in seeds for level, _ in curve]
-        if measures[variant] == measures[name]:
-            _lines(axes, first, "0.6", None)
-        _lines(axes, seeds, CYCLE[0], None)
-        if levels:
-            identity_line(axes, min(levels), max(levels))
-        axes.set_title(variant)
-    for axes in grid[len(curves) :]:
-        axes.axis("off")
-    figure.supxlabel(f"level asked for (one line per seed; dashed: out = in; grey: {name})")
-    figure.supylabel("mean of the classifier's answers")
-    return figure
-
-
-def _lines(axes: Any, seeds: list[Curve], colour: str, label: str | None) -> None:
-    for k, curve in enumerate(seeds):
-        points = zip(*curve, strict=True)
-        axes.plot(*points, "-", color=colour, linewidth=1.6, alpha=0.75, label=label if k == 0 else None)

@@ -15,9 +15,10 @@ from PIL import Image
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.study import run as study_run
+from stylegan2_msp.study.drawing import levels_figure
 from stylegan2_msp.study.experiments import EXPERIMENTS
 from stylegan2_msp.study.run import Study, choose
-from stylegan2_msp.study.summary import _panels, summarise
+from stylegan2_msp.study.summary import summarise
 
 ABOUT = {"uncertainty": "MSP", "items": 80, "device": "CPU", "torch": "2.13.0"}
 
@@ -147,6 +148,7 @@ def test_more_variants_than_colours_are_drawn_in_panels(tmp_path: Path, calls: l
             summarise(found, 1.0)
         with Image.open(tmp_path / str(count) / "calibration.png") as picture:
             assert picture.width == width
+        assert (tmp_path / str(count) / "comparison.png").is_file()
 
 
 def test_mnist_without_a_folder_is_downloaded(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
@@ -258,8 +260,8 @@ def test_moons_from_nothing_and_again(tmp_path: Path) -> None:
 def test_the_grey_curve_stands_beside_those_of_its_measure_only():
     """Levels of the margin run from .3 to 1 as those of MSP do, but are others."""
     curve = [[(0.3, 0.5), (1.0, 0.9)]]
-    measures = {"plain": "MSP", "ours": "MSP", "measure margin": "margin"}
-    figure = _panels(dict.fromkeys(measures, curve), measures)
+    measures = {"plain": "MSP", "ours": "MSP", "measure margin": "margin"} | {f"part {k}": "MSP" for k in range(4)}
+    figure = levels_figure(dict.fromkeys(measures, curve), measures)
     assert [len(axes.get_lines()) for axes in figure.axes[:3]] == [3, 3, 2]  # grey, its own, out = in
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from stylegan2_msp.metrics.results import Results
+from stylegan2_msp.study.drawing import comparison_figure, levels_figure
 from stylegan2_msp.study.experiments import EXPERIMENTS
 from stylegan2_msp.study.run import Study
-from stylegan2_msp.study.summary import COLUMNS, _mean, _overlaid, _panels, collect, summarise
+from stylegan2_msp.study.summary import COLUMNS, _mean, collect, summarise
 
 LEVELS = (0.3, 0.65, 1.0)
 
@@ -104,7 +105,9 @@ def _curves(*offsets: float) -> list[list[tuple[float, float]]]:
 
 
 def test_one_pair_of_axes_has_a_line_per_seed_in_its_variants_colour() -> None:
-    axes = _overlaid({"plain": _curves(0.1, 0.2), "ours": _curves(0.01, 0.02)}, "entropy").axes[0]
+    axes = levels_figure(
+        {"plain": _curves(0.1, 0.2), "ours": _curves(0.01, 0.02)}, {"plain": "entropy", "ours": "entropy"}
+    ).axes[0]
     *lines, diagonal = axes.get_lines()
     for line, offset in zip(lines, (0.1, 0.2, 0.01, 0.02), strict=True):
         np.testing.assert_allclose(line.get_xydata(), [(u, u - offset) for u in LEVELS])
@@ -117,21 +120,44 @@ def test_one_pair_of_axes_has_a_line_per_seed_in_its_variants_colour() -> None:
 
 
 def test_panels_have_the_lines_of_the_variant_that_they_name() -> None:
-    offsets = {f"v{k}": 0.01 * (k + 1) for k in range(6)}
-    figure = _panels({name: _curves(offset) for name, offset in offsets.items()}, dict.fromkeys(offsets, "MSP"))
+    offsets = {f"v{k}": 0.01 * (k + 1) for k in range(7)}
+    figure = levels_figure({name: _curves(offset) for name, offset in offsets.items()}, dict.fromkeys(offsets, "MSP"))
     for axes, (name, offset) in zip(figure.axes, offsets.items(), strict=False):
         assert axes.get_title() == name
         grey, own, _ = axes.get_lines()
         np.testing.assert_allclose(grey.get_ydata(), np.array(LEVELS) - 0.01)
         np.testing.assert_allclose(own.get_ydata(), np.array(LEVELS) - offset)
-    assert not figure.axes[6].axison
+    assert not figure.axes[7].axison
+
+
+def test_every_seed_is_a_dot_in_the_row_of_its_variant_beside_the_mean_of_ours() -> None:
+    """Errors in other measures are of other ranges and are left out; so are panels of what nobody measured."""
+    rows = {
+        "plain": {"uniform MAE": [0.3, 0.4], "FID": [5.0, math.nan], "energy distance ratio": [math.nan] * 2},
+        "ours": {"uniform MAE": [0.1, 0.2], "FID": [3.0, 5.0]},
+        "measure entropy": {"uniform MAE": [0.9, 0.9], "FID": [2.0, 2.5]},
+    }
+    figure = comparison_figure(rows, {"plain": "MSP", "ours": "MSP", "measure entropy": "entropy"})
+    error, fid = figure.axes
+    for axes, values, mean in (
+        (error, [[0.3, 0.4], [0.1, 0.2], []], 0.15),
+        (fid, [[5.0], [3.0, 5.0], [2.0, 2.5]], 4.0),
+    ):
+        *dots, dashed = sorted(axes.get_lines(), key=lambda line: line.get_linestyle() == "--")
+        drawn = {(x, y) for line in dots for x, y in line.get_xydata()}
+        assert drawn == {(x, place) for place, seeds in enumerate(values) for x in seeds}
+        assert dashed.get_xdata() == pytest.approx([mean, mean])
+        assert axes.yaxis_inverted()
+    assert [label.get_text() for label in error.get_yticklabels()] == list(rows)
+    assert "← better" in error.get_title()
+    assert error.get_title() != fid.get_title()
 
 
 def test_what_is_drawn_and_said_is_of_the_uniform_levels_and_the_length_of_this_study(
     tmp_path: Path, everything: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr("stylegan2_msp.study.summary._overlaid", lambda curves, _: drawn.append(curves))
+    monkeypatch.setattr("stylegan2_msp.study.summary.levels_figure", lambda curves, _: drawn.append(curves))
     monkeypatch.setattr("stylegan2_msp.study.summary.save_figure", lambda *_: None)
     study = Study(EXPERIMENTS["moons"], tmp_path, (0, 1), 0.5, None, None, 1)
     for variant in study.experiment.variants[:2]:
