@@ -132,9 +132,9 @@ def _plain_mode(img: Image.Image, where: str) -> Image.Image:
 
 
 def _load(members: Members, read: Reader, names: list[str], size: int) -> np.ndarray:
-    """Every image, or one line that names those which cannot be read."""
+    """Every image, or one line that names those which cannot be read (the first few)."""
     images = room((len(names), 1, size, size), str(members.path))
-    bad: list[UserError] = []
+    bad: dict[str, UserError] = {}
     peaks: list[int] = []  # brightest pixel of each image of 16 bits
     any_grey = False
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -143,7 +143,7 @@ def _load(members: Members, read: Reader, names: list[str], size: int) -> np.nda
             results = pool.map(_try_square, _try_read(read, some), [size] * len(some), _wheres(members, some))
             for place, found in enumerate(results, start):
                 if isinstance(found, UserError):
-                    bad.append(found)
+                    bad[names[place]] = found
                     continue
                 pixels, deep = found
                 if deep:
@@ -154,8 +154,10 @@ def _load(members: Members, read: Reader, names: list[str], size: int) -> np.nda
                     images = _in_colour(images, place, members)
                 images[place] = pixels[: images.shape[1]]
     if bad:
-        others = f" ({len(bad)} of {len(names)} images cannot be used)" if len(bad) > 1 else ""
-        raise UserError(f"{bad[0]}{others}")
+        first, *others = bad
+        more = ", ".join(map(repr, others[:_SHOWN])) + (", ..." if len(others) > _SHOWN else "")
+        line = f" ({len(bad)} of {len(names)} images cannot be used; the others: {more})" if others else ""
+        raise UserError(f"{bad[first]}{line}")
     if 2 * sum(peak < _DIM for peak in peaks) > len(peaks):
         print(f"warning: {members.path}: {_nearly_black(peaks)}", file=sys.stderr, flush=True)
     return images if any_grey or images.shape[1] == 3 else _in_colour(images, len(names), members)

@@ -192,7 +192,7 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'cat/1.png': is a damaged image .*replace or remove it$"):
         folder(tmp_path)
     (tmp_path / "dog" / "0.png").write_text("hello")
-    with pytest.raises(UserError, match=r"'cat/1.png'.*\(2 of 4 images cannot be used\)"):
+    with pytest.raises(UserError, match=r"'cat/1.png'.*\(2 of 4 images cannot be used; the others: 'dog/0.png'\)"):
         folder(tmp_path)
 
 
