@@ -24,13 +24,10 @@ def check_classifier(classifier: FrozenClassifier, x: torch.Tensor, source: str)
     """
     out = _forward(classifier, x, source)
     k = classifier.num_classes
+    if out.ndim < 2 or tuple(out.shape[1:]) == (1,):
+        raise UserError(f"{source}: has one output, the data has {k} classes and wants [N, {k}]{_both(classifier)}")
     if out.ndim != 2 or len(out) != len(x):
         raise UserError(f"{source}: gives an output of shape {list(out.shape)} for {len(x)} samples, expected [N, {k}]")
-    if out.shape[1] == 1:
-        raise UserError(
-            f"{source}: has one output, the data has {k} classes and wants {k}; of a sigmoid's logit z return "
-            "torch.cat([torch.zeros_like(z), z], dim=1)"
-        )
     if out.shape[1] != k:
         raise UserError(f"{source}: has {out.shape[1]} classes, the data has {k}; bring a classifier for this data")
     if not bool(out.isfinite().all()):
@@ -60,6 +57,15 @@ def _forward(classifier: FrozenClassifier, x: torch.Tensor, source: str) -> torc
         size, channels = classifier.spec.input_size, classifier.spec.input_channels
         fed = f"{channels}x{size}x{size} images" if classifier.kind == "images" else "2-D points"
         raise UserError(f"{source}: fails on {fed} ({first}); check --input-size and --input-channels") from None
+
+
+def _both(classifier: FrozenClassifier) -> str:
+    """How the one output of a classifier of two classes becomes two."""
+    if classifier.num_classes != 2:
+        return "; bring a classifier for this data"
+    if classifier.spec.output == "probs":
+        return "; of a sigmoid's probability p [N, 1] return torch.cat([1 - p, p], dim=1)"
+    return "; of a sigmoid's logit z [N, 1] return torch.cat([torch.zeros_like(z), z], dim=1)"
 
 
 def _check_output(classifier: FrozenClassifier, out: torch.Tensor, source: str) -> None:

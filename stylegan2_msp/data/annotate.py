@@ -228,19 +228,28 @@ def _report(classifier: FrozenClassifier, samples: Samples, probs: np.ndarray, u
             f"classifier: accuracy {train} on {report['train_size']} training samples, "
             f"{val} on {report['val_size']} held out; {report['epochs']} epochs, seed {report['seed']}"
         )
-    right = float((probs.argmax(axis=1) == samples.classes).mean())
     measure, level = classifier.measure, _levels(classifier, samples, u)
     shares = [share if measure.certain == "high" else 1 - share for share in _LEVELS]
     quantiles = zip(shares, np.quantile(level, shares), strict=True)
     shown = ", ".join(f"{100 * share:g} % {value:.2f}" for share, value in quantiles)
-    lines.append(
-        f"these {len(samples)} {samples.kind}: accuracy {100 * right:.1f} %; {measure.title} quantiles {shown}"
-    )
+    lines.append(f"these {len(samples)} {samples.kind}: {_accuracy(samples, probs)}; {measure.title} quantiles {shown}")
     if isinstance(measure, Ranged):
         lines.append(
             f"{measure.title} of {measure.lowest:.4g} or less counts as 0, of {measure.highest:.4g} or more as 1"
         )
     return lines
+
+
+def _accuracy(samples: Samples, probs: np.ndarray) -> str:
+    """In words, and that of the class with the least, which the whole hides where the class is rare."""
+    assert samples.classes is not None
+    right = probs.argmax(axis=1) == samples.classes
+    present = np.unique(samples.classes)
+    shares = [float(right[samples.classes == k].mean()) for k in present]
+    least = int(np.argmin(shares))
+    name = samples.class_names[present[least]] if samples.class_names else str(present[least])
+    of_class = f" (of {name} {100 * shares[least]:.1f} %)" if len(present) > 1 else ""
+    return f"accuracy {100 * right.mean():.1f} %{of_class}"
 
 
 def _levels(classifier: FrozenClassifier, samples: Samples, u: np.ndarray) -> np.ndarray:

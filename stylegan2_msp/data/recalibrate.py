@@ -26,6 +26,7 @@ from stylegan2_msp.metrics.calibration import calibration_figures
 METHODS = ("none", *FITS)
 _LEAST = 20  # held-out samples
 _PROPER = (("NLL", "nll"), ("Brier score", "brier"))  # least where probabilities are right
+_SHOWN = 12
 _SHARE = 5  # without a held-out split, every so manieth sample
 
 
@@ -114,6 +115,11 @@ def _held_out(
             spec.data, spec.img_channels, spec.img_resolution, spec.num_classes
         ):
             raise UserError(f"--holdout: {holdout} is unlabelled or other data than the classifier's; choose another")
+        if samples.class_names and held.class_names and samples.class_names != held.class_names:
+            theirs, ours = (", ".join(names[:_SHOWN]) for names in (held.class_names, samples.class_names))
+            raise UserError(
+                f"--holdout: {holdout} has the classes {theirs}, the data {ours}; give them the same names in both"
+            )
         return held, f"all of {Path(holdout).name}"
     if trained:
         classes = torch.from_numpy(_classes(samples))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stylegan2_msp.metrics.asking import bins_of, half_step
-from stylegan2_msp.metrics.intervals import bootstrap, interval_of_mean, interval_of_share
+from stylegan2_msp.metrics.intervals import Interval, bootstrap, interval_of_mean, interval_of_share
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.metrics.scores import (
@@ -89,12 +89,16 @@ def second_figures(items: Items, transfer: bool = True) -> dict[str, float]:
 
 def add_match(results: Results, items: Items, scale: Scale, on: str, seed: int, transfer: bool = True) -> None:
     """Adds the figures of fakes overall and per class, the calibration curves, and per level."""
+    found = match_figures(items, scale, transfer)
     whole = bootstrap(lambda r: match_figures(items.take(r), scale, transfer), len(items), seed, items.group)
-    results.add_all(match_figures(items, scale, transfer), whole, count=len(items), on=on)
+    results.add_all(found, whole | _intervals_of_shares(found, len(items), items.group), count=len(items), on=on)
     for cls in np.unique(items.classes):
         own = items.take(np.flatnonzero(items.classes == cls))
         spread = bootstrap(lambda r, own=own: class_figures(own.take(r), scale, transfer), len(own), seed, items.group)  # type: ignore[misc]
-        results.add_all(class_figures(own, scale, transfer), spread, count=len(own), on=on, cls=int(cls))
+        found = class_figures(own, scale, transfer)
+        results.add_all(
+            found, spread | _intervals_of_shares(found, len(own), items.group), count=len(own), on=on, cls=int(cls)
+        )
     if items.group > 1:
         shape = (-1, items.group)
         each = monotonicity(items.asked.reshape(shape), items.answered.reshape(shape))
@@ -118,8 +122,14 @@ def add_levels(results: Results, items: Items, scale: Scale, on: str, seed: int,
         if len(part):
             found = _at_level(part, scale.eps, transfer)
             spread = bootstrap(lambda r, part=part: _at_level(part.take(r), scale.eps, transfer), len(part), seed)  # type: ignore[misc]
-            spread |= {name: interval_of_share(found[name], len(part)) for name in _SHARES if name in found}
-            results.add_all(found, spread, count=len(part), on=on, level=level)
+            results.add_all(found, spread | _intervals_of_shares(found, len(part)), count=len(part), on=on, level=level)
+
+
+def _intervals_of_shares(found: Mapping[str, float], count: int, group: int = 1) -> dict[str, Interval]:
+    """Of the figures that are shares of so many independent items; none where ``group`` of them share a latent."""
+    if group > 1:
+        return {}
+    return {name: interval_of_share(found[name], count) for name in _SHARES if name in found}
 
 
 def _at_level(items: Items, eps: float, transfer: bool) -> dict[str, float]:

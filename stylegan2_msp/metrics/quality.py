@@ -38,12 +38,17 @@ class _Through(torch.nn.Module):
 
 
 def check_torchmetrics() -> None:
-    """Raises `UserError` with what to install when torchmetrics is missing."""
+    """Raises `UserError` with what to do when torchmetrics is missing or cannot be imported."""
     try:
         import torchmetrics.image.fid  # noqa: F401
     except ImportError:
         raise UserError(
             "FID and KID need torchmetrics: pip install torchmetrics (`evaluate --features none` goes without)"
+        ) from None
+    except Exception as error:  # a torchvision that was built for another torch, which torchmetrics imports
+        raise UserError(
+            f"FID and KID need torchmetrics, which cannot be imported ({type(error).__name__}: {str(error)[:200]}); "
+            "install the torchvision that fits this torch, or remove it (`evaluate --features none` goes without)"
         ) from None
 
 

@@ -10,6 +10,8 @@ from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, find_snapshot, load_generator
 
+_SHOWN = 12  # names of classes
+
 
 def load_conditional(network: str | Path, device: str) -> ConditionalGenerator:
     """A generator with a condition to evaluate and the classifier to do it with; raises `UserError` for another."""
@@ -58,6 +60,12 @@ def fitting_archive(generator: ConditionalGenerator, data: str | Path | None, no
             f"{archive.path}: holds {archive.kind} of {archive.num_classes} classes"
             f"{'' if archive.annotated else ' without uncertainty'}, the snapshot wants annotated {generator.kind} of "
             f"{generator.num_classes}; give the run's own data with --data"
+        )
+    names = info.get("class_names")
+    if names and archive.class_names and list(names) != archive.class_names:
+        theirs, ours = (", ".join(map(str, some[:_SHOWN])) for some in (archive.class_names, names))
+        raise UserError(
+            f"{archive.path}: has the classes {theirs}, the snapshot {ours}; give data whose classes are named as those"
         )
     if archive.uncertainty != generator.measure.name:
         raise UserError(

@@ -118,13 +118,15 @@ def _cost(results: Results, of: str) -> str:
 
 def _levels(results: Results) -> str:
     known = results.find("class_agreement", "natural", "reals") is not None
+    # Reals stand beside fakes of the same mix of classes: at a level, too, a common class agrees more than a rare one.
+    mix, mixed = ("matched", "") if results.levels("mean", "matched") else ("uniform", ", every class equally often")
     rows = [
         [
             f"{row.level:.2f}",
             _full(row),
             *(_short(_at(results, figure, "uniform", row)) for figure in ("bias", "mae", "class_agreement")),
             _short(_at(results, "class_agreement", "matched", row)),
-            _full(reals := _at(results, "class_agreement", "matched", row, "reals")),
+            _full(reals := _at(results, "class_agreement", mix, row, "reals")),
             str(reals.count) if reals else "0" if known else "",
             _short(_at(results, "second_mean", "uniform", row)),
         ]
@@ -137,7 +139,7 @@ def _levels(results: Results) -> str:
         "MAE",
         "class agreement, every class equally often",
         "class agreement, given labels of the level's reals",
-        "class agreement of the level's reals",
+        f"class agreement of the level's reals{mixed}",
         "number of the level's reals",
         "second: mean out",
     ]

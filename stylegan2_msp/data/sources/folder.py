@@ -27,6 +27,7 @@ from stylegan2_msp.progress import track
 _MAX_TEXT_BYTES = 512 << 20
 _CHUNK = 64
 _SHOWN = 8
+_DIM = 64  # of 255: an image of 16 bits without a brighter pixel uses less than a quarter of its range
 _TURNS: dict[Any, Image.Transpose] = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,7 +52,8 @@ def folder(
     Classes come from ``labels`` (a CSV with the columns file, class), else from a dataset.json at the root, else from
     the first sub-folder of each image's path; images that lie all at the root have none. Where sub-folders count, a
     line on standard error tells of files of other formats. Grey stays grey when every image is grey, else all are RGB;
-    transparent parts become black.
+    beside grey files those in colour whose three channels are equal are grey, too. Transparent parts become black. 16
+    bits are taken as 0 (black) to 65535 (white), and a line tells where most such images are nearly black by that.
 
     Args:
         source: the folder or zip.
@@ -130,25 +132,50 @@ def _plain_mode(img: Image.Image, where: str) -> Image.Image:
 
 
 def _load(members: Members, read: Reader, names: list[str], size: int) -> np.ndarray:
-    """Every image, or one line that names those which cannot be read."""
+    """Every image, or one line that names those which cannot be read (the first few)."""
     images = room((len(names), 1, size, size), str(members.path))
-    bad = []
+    bad: dict[str, UserError] = {}
+    peaks: list[int] = []  # brightest pixel of each image of 16 bits
+    any_grey = False
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in track(range(0, len(names), _CHUNK), "reading images", len(names), "images", step=_CHUNK):
             some = names[start : start + _CHUNK]
             results = pool.map(_try_square, _try_read(read, some), [size] * len(some), _wheres(members, some))
-            for place, pixels in enumerate(results, start):
-                if isinstance(pixels, UserError):
-                    bad.append(pixels)
+            for place, found in enumerate(results, start):
+                if isinstance(found, UserError):
+                    bad[names[place]] = found
                     continue
-                if pixels.ndim == 3 and images.shape[1] == 1:
-                    grey, images = images, room((len(names), 3, size, size), str(members.path))
-                    images[:place] = grey[:place]
-                images[place] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+                pixels, deep = found
+                if deep:
+                    peaks.append(int(pixels.max()))
+                any_grey = any_grey or pixels.ndim == 2
+                pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+                if images.shape[1] == 1 and (pixels != pixels[:1]).any():
+                    images = _in_colour(images, place, members)
+                images[place] = pixels[: images.shape[1]]
     if bad:
-        others = f" ({len(bad)} of {len(names)} images cannot be used)" if len(bad) > 1 else ""
-        raise UserError(f"{bad[0]}{others}")
+        first, *others = bad
+        more = ", ".join(map(repr, others[:_SHOWN])) + (", ..." if len(others) > _SHOWN else "")
+        line = f" ({len(bad)} of {len(names)} images cannot be used; the others: {more})" if others else ""
+        raise UserError(f"{bad[first]}{line}")
+    if 2 * sum(peak < _DIM for peak in peaks) > len(peaks):
+        print(f"warning: {members.path}: {_nearly_black(peaks)}", file=sys.stderr, flush=True)
+    return images if any_grey or images.shape[1] == 3 else _in_colour(images, len(names), members)
+
+
+def _in_colour(grey: np.ndarray, count: int, members: Members) -> np.ndarray:
+    """RGB images of which the first ``count`` are those grey ones, the others not yet set."""
+    images = room((len(grey), 3, *grey.shape[2:]), str(members.path))
+    images[:count] = grey[:count]
     return images
+
+
+def _nearly_black(peaks: list[int]) -> str:
+    dim = [peak for peak in peaks if peak < _DIM]
+    return (
+        f"{len(dim)} of its {len(peaks)} images of 16 bits are nearly black (no pixel above {max(dim)} of 255), since "
+        "0 to 65535 are taken as black to white; where they hold 12 bits, multiply their values by 16 first"
+    )
 
 
 def _wheres(members: Members, names: list[str]) -> Iterator[str]:
@@ -163,9 +190,12 @@ def _try_read(read: Reader, names: list[str]) -> Iterator[bytes | UserError]:
             yield error
 
 
-def _try_square(data: bytes | UserError, size: int, where: str) -> np.ndarray | UserError:
+def _try_square(data: bytes | UserError, size: int, where: str) -> tuple[np.ndarray, bool] | UserError:
+    """`square`, and whether the file holds grey of 16 bits."""
+    if isinstance(data, UserError):
+        return data
     try:
-        return data if isinstance(data, UserError) else square(data, size, where)
+        return square(data, size, where), open_image(data, where).mode.startswith("I;16")
     except UserError as error:
         return error
 

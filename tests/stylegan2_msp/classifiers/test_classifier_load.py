@@ -56,6 +56,7 @@ class Fixed(nn.Module):
 def plain(): return Net()
 def five(): return Net(5)
 def single(): return Net(1)
+def squeezed(): return Net(1, after=nn.Flatten(0))
 def colour(): return Net(channels=3, size=16)
 def probs(): return Net(after=nn.Softmax(1))
 def noisy(): return Net(after=Noise())
@@ -141,7 +142,11 @@ def test_probabilities_when_declared(module: Path) -> None:
     ("argument", "declared", "message"),
     [
         ("my_nets:five", None, "has 5 classes, the data has 3"),
-        ("my_nets:single", None, r"has one output, the data has 3 classes and wants 3; of a sigmoid's logit z return"),
+        (
+            "my_nets:single",
+            None,
+            r"has one output, the data has 3 classes and wants \[N, 3\]; bring a",
+        ),
         ("my_nets:colour", None, "cannot be exported for inputs of 1x8x8.*--input-size"),
         ("my_nets:probs", None, "--classifier-output probs"),
         ("my_nets:plain", Declared(output="probs"), "do not sum to 1|NaN"),
@@ -169,6 +174,14 @@ def test_each_mistake_is_one_line(
         tried(argument, declared)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("argument", ["my_nets:single", "my_nets:squeezed"])
+@pytest.mark.parametrize(("output", "hint"), [("logits", r"z \[N, 1\] return.*zeros_like"), ("probs", r"1 - p, p")])
+def test_one_output_for_two_classes_becomes_two(module: Path, argument: str, output: str, hint: str) -> None:
+    two = DataShape("images", 1, 8, 2)
+    with pytest.raises(UserError, match=rf"has one output.* wants \[N, 2\]; of a sigmoid's .*{hint}"):
+        check_classifier(load_classifier(argument, two, Declared(output=output)), torch.rand(4, 1, 8, 8), argument)
 
 
 def test_colour_data_for_a_grey_classifier_is_refused(module: Path) -> None:

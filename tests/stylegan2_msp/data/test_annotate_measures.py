@@ -293,12 +293,14 @@ def test_mistakes_are_one_line(plain: Path, known: str, tmp_path: Path) -> None:
     unlabelled = write_archive(
         tmp_path / "bare.zip", replace(points(50), classes=None, class_names=None), progress=False
     )
+    other = write_archive(tmp_path / "other.zip", replace(points(50), class_names=["c", "a", "b"]), progress=False)
     cases = [
         ({"uncertainty": "vibes"}, r"--uncertainty vibes: is not one of msp, entropy"),
         ({"recalibration": "platt"}, r"--recalibrate platt: is not one of none, temperature"),
         ({"holdout": few}, r"--holdout: is what --recalibrate is fitted on"),
         ({"recalibration": "vector", "holdout": few}, r"12 held-out samples .* are fewer than 20"),
         ({"recalibration": "vector", "holdout": unlabelled}, r"--holdout: .* is unlabelled or other data"),
+        ({"recalibration": "vector", "holdout": other}, r"other.zip has the classes c, a, b, the data a, b, c; give"),
         ({"uncertainty": "energy", "recalibration": "isotonic"}, r"--uncertainty energy: is .* for all of the data"),
     ]
     for options, message in cases:

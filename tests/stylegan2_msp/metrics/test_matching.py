@@ -61,6 +61,17 @@ def test_items_of_one_latent_are_drawn_together_for_the_intervals() -> None:
     assert all(wide > 2.5 * narrow for narrow, wide in zip(*widths, strict=True))
 
 
+def test_shares_of_a_rare_class_have_wide_intervals() -> None:
+    """Two of forty are of class 1 and all are named right: nothing varies, and little is known of class 1."""
+    classes, asked = np.repeat([0, 1], [38, 2]), np.tile([0.5, 1.0], 20)
+    results = Results()
+    add_match(results, Items(classes, asked, classes, asked), SCALE, "natural", 0)
+    for cls, lowest in ((None, 0.912), (0, 0.908), (1, 0.342)):  # Wilson: n / (n + 1.96^2)
+        row = results.find("class_agreement", "natural", cls=cls)
+        assert row is not None
+        assert (row.low, row.high) == pytest.approx((lowest, 1.0), abs=1e-3)
+
+
 def test_fakes_and_other_reals_are_both_compared_with_the_first_part_of_the_reals() -> None:
     """Shifted by 1 and by 3: distances 1 and 9. Fakes of another level, or more than the reals, do not count."""
     first = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)

@@ -153,3 +153,16 @@ def test_without_torchmetrics_the_message_names_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UserError, match="pip install torchmetrics"):
         q.check_torchmetrics()
+
+
+def test_a_torchvision_of_another_torch_is_one_line(monkeypatch):
+    real_import = builtins.__import__
+
+    def broken(name, *args, **kwargs):
+        if name.startswith("torchmetrics"):
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(UserError, match=r"^FID .*torchvision::nms does not exist\); install the torchvision that fits"):
+        q.check_torchmetrics()

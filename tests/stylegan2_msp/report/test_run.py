@@ -143,6 +143,14 @@ def test_data_of_another_kind_and_generators_without_msp_are_refused(
         assert "--network" not in str(error.value)  # `report` has --run
 
 
+def test_data_whose_classes_are_named_otherwise_are_refused(tmp_path, points_snapshot, moons_archive):
+    """In another order the figures would be those of other classes."""
+    samples = replace(open_archive(moons_archive).load(), class_names=["lower", "upper"])
+    other = write_archive(tmp_path / "other.zip", samples)
+    with pytest.raises(UserError, match=r"other\.zip: has the classes lower, upper, the snapshot upper, lower; give"):
+        report_run(points_snapshot, tmp_path / "report", data=other, n=80, device="cpu")
+
+
 def test_results_json_comes_last(finished, tmp_path):
     """`reproduce` takes it for the sign that a measurement is whole, and would never write what is missing."""
     outdir = tmp_path / "report"

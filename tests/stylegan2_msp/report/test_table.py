@@ -66,6 +66,18 @@ def test_levels(results: Results) -> None:
         assert row["number of the level's reals"] == str(reals.count)
 
 
+def test_without_fakes_of_the_reals_labels_the_reals_count_every_class_equally_too() -> None:
+    """Of classes that are not equally frequent reals would agree more, and not be what fakes are to be held to."""
+    found = Results(ABOUT)
+    for level in LEVELS:
+        found.add("mean", level, count=5, on="uniform", level=level)
+        for on, value in (("matched", 0.99), ("uniform", 0.79)):
+            found.add("class_agreement", value, count=70, of="reals", on=on, level=level)
+    for row in table(found, "mean out"):
+        assert row["class agreement of the level's reals, every class equally often"] == "0.790"
+        assert row["number of the level's reals"] == "70"
+
+
 def test_share_of_the_reals_that_the_levels_stand_for() -> None:
     found = Results(ABOUT)
     found.add("class_agreement", 0.9, count=200, of="reals", on="natural")

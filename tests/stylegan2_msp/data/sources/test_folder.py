@@ -152,6 +152,30 @@ def test_palette_and_mixed_images_become_rgb(tmp_path: Path) -> None:
     assert folder(tmp_path).data[:, :, 0, 0].tolist() == [[77, 77, 77], [10, 200, 30]]
 
 
+def test_grey_images_in_colour_files_are_grey_beside_grey_ones(tmp_path: Path) -> None:
+    """Colour anywhere makes all RGB; a folder of colour files alone stays as it is."""
+    save(tmp_path / "a.png", mode="RGB", value=(9, 9, 9))
+    assert folder(tmp_path).data.shape == (1, 3, 8, 8)
+    save(tmp_path / "b.png", mode="I;16", value=0x4321)
+    Image.new("RGB", (8, 8), (200, 200, 200)).quantize(4).save(tmp_path / "c.png")
+    assert folder(tmp_path).data[:, :, 3, 3].tolist() == [[9], [0x43], [200]]
+    save(tmp_path / "d.png", mode="RGB", value=(1, 2, 3))
+    assert folder(tmp_path).data[:, :, 3, 3].tolist() == [[9] * 3, [0x43] * 3, [200] * 3, [1, 2, 3]]
+
+
+def test_12_bits_in_16_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a.png", mode="I;16", value=4095)
+    save(tmp_path / "b.tif", mode="I;16", value=2000)
+    save(tmp_path / "c.png", value=3)  # 8 bits may be dark
+    folder(tmp_path)
+    line = "2 of its 2 images of 16 bits are nearly black (no pixel above 15 of 255)"
+    assert line in capsys.readouterr().err
+    for name in "def":
+        save(tmp_path / f"{name}.png", mode="I;16", value=40000)
+    folder(tmp_path)
+    assert "nearly black" not in capsys.readouterr().err
+
+
 def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8), dtype=np.uint8)
     pixels[0] = 255
@@ -168,7 +192,7 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'cat/1.png': is a damaged image .*replace or remove it$"):
         folder(tmp_path)
     (tmp_path / "dog" / "0.png").write_text("hello")
-    with pytest.raises(UserError, match=r"'cat/1.png'.*\(2 of 4 images cannot be used\)"):
+    with pytest.raises(UserError, match=r"'cat/1.png'.*\(2 of 4 images cannot be used; the others: 'dog/0.png'\)"):
         folder(tmp_path)
 
 
