@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import psutil
 import torch
@@ -17,7 +15,7 @@ from rich.progress import TaskID
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
-from stylegan2_msp.progress import make_bar, on_terminal
+from stylegan2_msp.progress import make_bar, on_terminal, silence, tell
 
 
 class RunLog:
@@ -57,13 +55,13 @@ class RunLog:
         if self.run is None:
             return
         _append(self.run / "log.txt", line)
+        if self.bar is None:
+            tell(line)
+            return
         try:
-            if self.bar is not None:
-                self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-            else:
-                print(line, flush=True)
+            self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         except OSError:
-            _silence(sys.stdout if self.bar is None else sys.stderr)
+            silence(sys.stderr)
 
     def advance(self, kimg: float) -> None:
         """Moves the bar, at most twice a second."""
@@ -139,12 +137,6 @@ def _append(path: Path, line: str) -> None:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); free space, then go on with --resume {path.parent}"
         ) from error
-
-
-def _silence(stream: TextIO) -> None:
-    """Leads a stream whose other end is gone to nowhere, so that what follows, the exit's flush too, finds no fault."""
-    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _kimg_of(line: str) -> float:

@@ -281,11 +281,11 @@ def test_a_full_disk_during_a_snapshot_keeps_the_old_one(snapshot, monkeypatch, 
     before = snapshot.read_bytes()
     G = load_snapshot(snapshot).G
 
-    def full(*_args, **_kwargs):
-        with open("/dev/full", "w") as file:
-            file.write("x" * 100_000)
+    def full(_path, content):
+        with open("/dev/full", "wb") as file:
+            file.write(content)
 
-    monkeypatch.setattr("stylegan2_msp.snapshot.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
         save_snapshot(snapshot, G, None, {})
     assert snapshot.read_bytes() == before
