@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class RunLog:
         if self.bar is not None:
             self.bar.stop()
         if self.tensorboard is not None:
-            self.tensorboard.close()
+            with suppress(OSError):  # a full disk, which others have told of or will tell of
+                self.tensorboard.close()
 
     def say(self, line: str) -> None:
         """One line for log.txt and the console; a console that is gone (`| head`, a closed terminal) ends no run.
@@ -82,9 +84,12 @@ class RunLog:
         _append(self.run / "stats.jsonl", json.dumps(plain))
         if self.tensorboard is not None:
             step = int(stats["kimg"] * 1000)
-            for name, value in stats.items():
-                if isinstance(value, int | float) and not math.isnan(value):
-                    self.tensorboard.add_scalar(name, value, global_step=step)
+            try:
+                for name, value in stats.items():
+                    if isinstance(value, int | float) and not math.isnan(value):
+                        self.tensorboard.add_scalar(name, value, global_step=step)
+            except OSError:
+                self.tensorboard = None  # stats.jsonl has the same figures
 
     def forget_after(self, kimg: float) -> None:
         """Drops statistics that a resumed run will produce again."""
@@ -135,7 +140,8 @@ def _append(path: Path, line: str) -> None:
             file.write(line + "\n")
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free space, then go on with --resume {path.parent}"
+            f"{path}: cannot be written ({error.strerror}); free space, then go on with --resume {path.parent} "
+            "from the last state, if there is one"
         ) from error
 
 
@@ -147,8 +153,10 @@ def _kimg_of(line: str) -> float:
 
 
 def _tensorboard(run: Path) -> Any:
+    """A writer of tensorboard's files; None where it is not installed, or cannot take the folder's name (not UTF-8)."""
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+
+        return SummaryWriter(str(run))
+    except (ImportError, OSError, UnicodeEncodeError):
         return None
-    return SummaryWriter(str(run))
