@@ -65,6 +65,11 @@ def _start_joined(
         message: list[Any] = [None]
         if world.rank == 0:
             try:
+                if machine.gpus not in (None, world.size, world.local_size):
+                    raise UserError(
+                        f"--gpus={machine.gpus}: RANK and WORLD_SIZE are set, as by torchrun, and say {world.size}; "
+                        "leave --gpus out, or unset them"
+                    )
                 message = [prepare(given, outdir, resume, machine, device, world.size, dry_run)]
             except UserError as error:
                 message = [error]
