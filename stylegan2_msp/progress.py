@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TypeVar
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -59,6 +60,20 @@ def track(items: Iterable[T], description: str, total: int, unit: str = "", step
             done = min((index + 1) * step, total)
             eta = (now - start) / done * (total - done)
             print(f"{description}: {done}/{total} {unit}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
+
+
+def tell(line: str) -> None:
+    """Prints a line of what must go on when the console is gone (`| head`, a closed terminal)."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        silence(sys.stdout)
+
+
+def silence(stream: TextIO) -> None:
+    """Leads a stream whose other end is gone to nowhere, so that what follows, the exit's flush too, finds no fault."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def on_terminal() -> bool:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from stylegan2_msp.classifiers import FrozenClassifier
+from stylegan2_msp.classifiers.frozen import sorted_header
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
 from stylegan2_msp.networks import build_network
@@ -49,7 +50,7 @@ def save_snapshot(
     info: dict[str, Any],
     D: torch.nn.Module | None = None,
 ) -> None:
-    """Writes a snapshot; an existing file is replaced only when the new one is complete.
+    """Writes a snapshot; an existing file is replaced only when the new one is complete. Equal content, equal bytes.
 
     Args:
         path: the file, by habit network-snapshot-NNNNNN.safetensors.
@@ -79,11 +80,7 @@ def save_snapshot(
     if D is not None:
         header["D_init_kwargs"] = json.dumps(D.init_kwargs)
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, str(temporary), metadata=header)
-        except SafetensorError as error:
-            reason = _first_line(error)
-            raise UserError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
+        temporary.write_bytes(sorted_header(save(tensors, header)))
 
 
 def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:

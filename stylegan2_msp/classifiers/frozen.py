@@ -195,7 +195,7 @@ class FrozenClassifier(nn.Module):
         """The whole classifier as one safetensors file; equal classifiers give equal bytes."""
         tensors = {_PREFIX + name: t.detach().cpu().clone().contiguous() for name, t in self.net.state_dict().items()}
         metadata = {"format": FILE_FORMAT, "version": FILE_VERSION, "spec": self.spec.to_json()}
-        return _sorted_header(safetensors.torch.save(tensors, metadata))
+        return sorted_header(safetensors.torch.save(tensors, metadata))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made by `to_bytes`, since the operators of a program cannot be pickled."""
@@ -230,6 +230,14 @@ class FrozenClassifier(nn.Module):
         return cls(spec, net)
 
 
+def sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order (the library writes the metadata's at random)."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
 def _on_device(data: bytes, device: torch.device) -> FrozenClassifier:
     return FrozenClassifier.from_bytes(data).to(device)
 
@@ -255,14 +263,6 @@ def _input_map(spec: ClassifierSpec) -> tuple[torch.Tensor, torch.Tensor]:
 def _raw_bytes(tensor: torch.Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
-
-
-def _sorted_header(data: bytes) -> bytes:
-    """The same safetensors file with its header's keys in order (the library writes the metadata's at random)."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def _read_spec(data: bytes, source: str) -> str:

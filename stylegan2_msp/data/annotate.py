@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,11 @@ def annotate_cached(
                 return path
         except UserError as error:
             print(f"{path} is damaged and is made again ({error})", flush=True)
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"--classifier: an annotated copy is kept beside the data, but {path.parent} is not writable; make one "
+            f"with `dataset annotate --data {data} --classifier {classifier} --dest ELSEWHERE.zip` and train on that"
+        )
     return annotate_archive(data, path, classifier, seed=seed, device=device, weights=weights, declared=declared)
 
 

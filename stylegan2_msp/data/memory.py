@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,24 +13,43 @@ import psutil
 from stylegan2_msp.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
-_LIMITS = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-)
+OWN_GROUPS = Path("/proc/self/cgroup")
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def free_memory() -> int:
-    """Bytes of memory that this machine, or the container that this process runs in, has left.
+    """Bytes of memory that this machine, or the container or a scheduler's job that this process runs in, has left.
 
-    Files that the container keeps in memory and has not used lately are given up when memory is wanted: they are free.
+    Files that a container or job keeps in memory and has not used lately are given up when memory is wanted: they are
+    free.
     """
     free = int(psutil.virtual_memory().available)
-    for most, used, stat, name in _LIMITS:
+    for group, (most, used, kept) in _groups():
         with suppress(OSError, ValueError):
-            limit = int((CGROUP / most).read_text())
-            left = limit - int((CGROUP / used).read_text()) + _kept_files(CGROUP / stat, name)
+            limit = int((group / most).read_text())
+            left = limit - int((group / used).read_text()) + _kept_files(group / "memory.stat", kept)
             free = min(free, max(left, 0))
     return free
+
+
+def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Every control group around this process with the names of its files, of either version of Linux's interface.
+
+    A container sees its own as the outermost one; a job of Slurm's runs some levels below the limited one.
+    """
+    yield CGROUP, _V2
+    yield CGROUP / "memory", _V1
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = OWN_GROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    for number, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        top, names = (CGROUP, _V2) if number == "0" else (CGROUP / "memory", _V1)
+        if number == "0" or "memory" in controllers.split(","):
+            group = top / path.lstrip("/")
+            while group != top:
+                yield group, names
+                group = group.parent
 
 
 def room(size: tuple[int, ...], where: str) -> np.ndarray:

@@ -119,8 +119,11 @@ def _kept(
     print(f"training the {role} classifier on {archive.path}", flush=True)
     found = train()
     if os.access(path.parent, os.W_OK):
-        with replacing(path) as temporary:
-            Path(temporary).write_bytes(found.to_bytes())
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(found.to_bytes())
+        except UserError as error:  # a full disk, or another user's file in a folder that all may write to
+            print(f"{error}; until then it is trained anew each time", flush=True)
     return found
 
 

@@ -60,6 +60,8 @@ class Study:
             lock.acquire()
         except Timeout:
             raise UserError(f"{self.folder}: another `reproduce` works in it; wait, or name another --outdir") from None
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks
         try:
             self._claim()
             yield

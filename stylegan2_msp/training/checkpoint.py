@@ -111,7 +111,8 @@ def save_state(run: Path, state: TrainState, config: TrainConfig, keep: int = 2)
             torch.save(content, temporary)
         except RuntimeError as error:  # so torch says that it could not write everything
             raise UserError(
-                f"{path}: cannot be written whole (is the disk full?); free space, then go on with --resume {run}"
+                f"{path}: cannot be written whole (is the disk full?); free space, then go on with --resume {run} "
+                "from the last state, if there is one"
             ) from error
     for old in list_states(run)[:-keep]:
         old.unlink(missing_ok=True)

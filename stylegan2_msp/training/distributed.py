@@ -209,6 +209,9 @@ def join_world(device: str) -> World:
     """Takes this process's place: from the launcher's environment variables, or alone.
 
     On the CPU the cores are shared out among the local processes.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, or the processes do not find each other.
     """
     if not under_torchrun():
         target = torch.device("cuda", 0) if device == "cuda" else torch.device("cpu")
@@ -235,7 +238,14 @@ def join_world(device: str) -> World:
         if sys.platform == "win32":  # torch's builds for it lack libuv, which is asked for by default
             os.environ.setdefault("USE_LIBUV", "0")
         nccl = device == "cuda" and dist.is_nccl_available()  # not on Windows, where gloo averages on GPUs, too
-        dist.init_process_group("nccl" if nccl else "gloo", rank=rank, world_size=size)
+        try:
+            dist.init_process_group("nccl" if nccl else "gloo", rank=rank, world_size=size)
+        except (ValueError, dist.DistError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"the {size} processes do not find each other ({reason}); what starts them must set MASTER_ADDR and "
+                "a free MASTER_PORT, as torchrun does, and start all of them"
+            ) from error
     return World(rank, size, local_rank, local_size, target)
 
 

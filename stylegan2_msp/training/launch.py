@@ -16,6 +16,7 @@ from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.device import cores, keep_freed_memory
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.options import check_choices
+from stylegan2_msp.progress import tell
 from stylegan2_msp.training.checkpoint import restore
 from stylegan2_msp.training.distributed import (
     World,
@@ -51,7 +52,7 @@ def start(given: dict[str, Any], outdir: Path, resume: str | None, machine: Mach
     if processes == 1:
         return _work(plan)
     if device == "cpu":
-        print(f"No GPU here: {processes} processes share the CPU and the batch (gloo).", flush=True)
+        tell(f"No GPU here: {processes} processes share the CPU and the batch (gloo).")
     return launch(_work, processes, plan)
 
 
@@ -64,6 +65,11 @@ def _start_joined(
         message: list[Any] = [None]
         if world.rank == 0:
             try:
+                if machine.gpus not in (None, world.size, world.local_size):
+                    raise UserError(
+                        f"--gpus={machine.gpus}: RANK and WORLD_SIZE are set, as by torchrun, and say {world.size}; "
+                        "leave --gpus out, or unset them"
+                    )
                 message = [prepare(given, outdir, resume, machine, device, world.size, dry_run)]
             except UserError as error:
                 message = [error]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import psutil
 import torch
@@ -17,7 +16,7 @@ from rich.progress import TaskID
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import replacing
-from stylegan2_msp.progress import make_bar, on_terminal
+from stylegan2_msp.progress import make_bar, on_terminal, silence, tell
 
 
 class RunLog:
@@ -46,7 +45,8 @@ class RunLog:
         if self.bar is not None:
             self.bar.stop()
         if self.tensorboard is not None:
-            self.tensorboard.close()
+            with suppress(OSError):  # a full disk, which others have told of or will tell of
+                self.tensorboard.close()
 
     def say(self, line: str) -> None:
         """One line for log.txt and the console; a console that is gone (`| head`, a closed terminal) ends no run.
@@ -57,13 +57,13 @@ class RunLog:
         if self.run is None:
             return
         _append(self.run / "log.txt", line)
+        if self.bar is None:
+            tell(line)
+            return
         try:
-            if self.bar is not None:
-                self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
-            else:
-                print(line, flush=True)
+            self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         except OSError:
-            _silence(sys.stdout if self.bar is None else sys.stderr)
+            silence(sys.stderr)
 
     def advance(self, kimg: float) -> None:
         """Moves the bar, at most twice a second."""
@@ -84,9 +84,12 @@ class RunLog:
         _append(self.run / "stats.jsonl", json.dumps(plain))
         if self.tensorboard is not None:
             step = int(stats["kimg"] * 1000)
-            for name, value in stats.items():
-                if isinstance(value, int | float) and not math.isnan(value):
-                    self.tensorboard.add_scalar(name, value, global_step=step)
+            try:
+                for name, value in stats.items():
+                    if isinstance(value, int | float) and not math.isnan(value):
+                        self.tensorboard.add_scalar(name, value, global_step=step)
+            except OSError:
+                self.tensorboard = None  # stats.jsonl has the same figures
 
     def forget_after(self, kimg: float) -> None:
         """Drops statistics that a resumed run will produce again."""
@@ -137,14 +140,9 @@ def _append(path: Path, line: str) -> None:
             file.write(line + "\n")
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free space, then go on with --resume {path.parent}"
+            f"{path}: cannot be written ({error.strerror}); free space, then go on with --resume {path.parent} "
+            "from the last state, if there is one"
         ) from error
-
-
-def _silence(stream: TextIO) -> None:
-    """Leads a stream whose other end is gone to nowhere, so that what follows, the exit's flush too, finds no fault."""
-    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _kimg_of(line: str) -> float:
@@ -155,8 +153,10 @@ def _kimg_of(line: str) -> float:
 
 
 def _tensorboard(run: Path) -> Any:
+    """A writer of tensorboard's files; None where it is not installed, or cannot take the folder's name (not UTF-8)."""
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+
+        return SummaryWriter(str(run))
+    except (ImportError, OSError, UnicodeEncodeError):
         return None
-    return SummaryWriter(str(run))

@@ -15,6 +15,7 @@ from stylegan2_msp.data.archive import Archive, open_archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, refuse_address
 from stylegan2_msp.networks.precision import bfloat16_pays
+from stylegan2_msp.progress import tell
 from stylegan2_msp.training.checkpoint import find_state, load_state
 from stylegan2_msp.training.transfer import adopted, read_source
 
@@ -69,7 +70,7 @@ def prepare(
     snapshot = resume is not None and resume.endswith(".safetensors")
     state = find_state(resume, outdir) if resume is not None and not snapshot else None
     if resume == "auto" and state is None:
-        print(f"--resume auto: no state under {outdir}, starting anew.", flush=True)
+        tell(f"--resume auto: no state under {outdir}, starting anew.")
     saved = load_state(state)[0] if state is not None else None
     if given.get("data") is None:
         if saved is None:
@@ -85,7 +86,7 @@ def prepare(
             if given.get(option):
                 name = option.replace("_", "-")
                 raise UserError(f"--{name}: {archive.path} holds no classifier; annotate it with one or leave it out")
-        print(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.", flush=True)
+        tell(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.")
     elif archive.annotated and archive.probs is None:
         if given.get("consistency_class"):
             raise UserError(f"--consistency-class: {archive.path} holds no probabilities; annotate it, or leave it out")
@@ -98,9 +99,7 @@ def prepare(
                 f"--resume auto: the newest run, {state.parent}, was trained on other data than {archive.path}; "
                 f"name it (--resume {state.parent}) to start a new run from its weights"
             )
-        print(
-            f"{archive.path} is other data than {state} was trained on: a new run starts from its weights.", flush=True
-        )
+        tell(f"{archive.path} is other data than {state} was trained on: a new run starts from its weights.")
         transfer, saved = state, None
     if saved is not None and state is not None:
         plan = Plan(_continued(saved, given, processes), state.parent, device, machine, state=state)
@@ -108,15 +107,15 @@ def prepare(
         config = _new_config(given, archive, processes, device, transfer)
         folder = _run_folder(outdir, named, config, dry_run)
         plan = Plan(config, folder, device, machine, weights=transfer)
-    print(json.dumps({k: v for k, v in plan.config.to_dict().items() if k != "given"}, indent=1), flush=True)
+    tell(json.dumps({k: v for k, v in plan.config.to_dict().items() if k != "given"}, indent=1))
     if plan.config.condition == "none" and given.get("cond") is None and archive.num_classes and not archive.annotated:
         advice = "annotate it, or give --classifier, to train on class and MSP"
-        print(f"{archive.path} has no MSP: training without any condition; {advice}.", flush=True)
+        tell(f"{archive.path} has no MSP: training without any condition; {advice}.")
     if dry_run:
-        print(f"Dry run; would train in {plan.folder}.")
+        tell(f"Dry run; would train in {plan.folder}.")
         return None
     make_folder(plan.folder)
-    print(f"Training in {plan.folder} on {processes} x {device}.", flush=True)
+    tell(f"Training in {plan.folder} on {processes} x {device}.")
     return plan
 
 

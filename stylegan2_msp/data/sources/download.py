@@ -8,9 +8,11 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import requests
+from filelock import FileLock
 from urllib3.exceptions import HTTPError
 
 from stylegan2_msp.data.sources.mnist import STEMS
@@ -71,8 +73,14 @@ def download_mnist(
         UserError: no mirror gave the file, or the folder cannot be written.
     """
     folder = make_folder(folder or cache_folder())
-    for stem in STEMS[split]:
-        _fetch(folder / f"{stem}.gz", mirrors, (checksums or MD5)[stem], pause_sec)
+    lock = FileLock(folder / ".lock")  # jobs of an array begin at once, and would write to one file
+    with suppress(OSError, NotImplementedError):  # a file system without locks
+        lock.acquire()
+    try:
+        for stem in STEMS[split]:
+            _fetch(folder / f"{stem}.gz", mirrors, (checksums or MD5)[stem], pause_sec)
+    finally:
+        lock.release()
     return folder
 
 
@@ -96,7 +104,7 @@ def _fetch(target: Path, mirrors: Sequence[str], md5: str, pause_sec: float) -> 
                 os.replace(part, target)
                 return
             problem = f"{mirror}: another checksum than published"
-            part.unlink()
+            part.unlink(missing_ok=True)
     raise UserError(
         f"{target.name}: could not be downloaded ({problem}); try again later or give the MNIST folder by --source"
     )

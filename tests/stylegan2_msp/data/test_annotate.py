@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import zipfile
 from dataclasses import replace
@@ -216,6 +217,15 @@ def test_data_without_labels_or_classes(tmp_path: Path, known: str) -> None:
         annotate_archive(folder, None, known, device="cpu")
     annotate_archive(folder, tmp_path / "y.zip", known, device="cpu")
     assert open_archive(tmp_path / "y.zip").u is not None
+
+
+def test_data_on_a_mount_that_cannot_be_written_are_annotated_elsewhere(
+    plain: Path, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    with pytest.raises(UserError, match=r"is not writable; make one with `dataset annotate --data .* --dest "):
+        annotate_cached(plain, known, device="cpu")
 
 
 def test_the_cache_is_keyed_by_data_and_classifier(plain: Path, known: str, tmp_path: Path) -> None:

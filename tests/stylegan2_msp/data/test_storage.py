@@ -219,6 +219,33 @@ def test_a_container_has_less_memory_than_its_machine(tmp_path: Path, monkeypatc
     assert memory.free_memory() > 10**6
 
 
+@pytest.mark.parametrize(
+    ("line", "place", "limit", "used", "kept"),
+    [
+        ("0::/system.slice/slurm.scope/job_7/step_0/task_0", "system.slice/slurm.scope/job_7", *memory._V2),
+        ("4:cpu,memory:/slurm/job_7/step_0/task_0", "memory/slurm/job_7", *memory._V1),
+    ],
+    ids=["v2", "v1"],
+)
+def test_a_job_has_less_memory_than_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, place: str, limit: str, used: str, kept: str
+) -> None:
+    """Slurm limits a group some levels above the process's own; other groups say nothing."""
+    job = tmp_path / place
+    (job / "step_0" / "task_0").mkdir(parents=True)
+    (job / limit).write_text("1000\n")
+    (job / used).write_text("400\n")
+    (job / "memory.stat").write_text(f"{kept} 250\n")
+    (job / "step_0" / limit).write_text("9223372036854771712\n" if "limit" in limit else "max\n")
+    (job / "step_0" / used).write_text("1\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text(f"2:cpuset:/elsewhere\n{line}\n")
+    assert memory.free_memory() == 850
+    (tmp_path / "own").write_text(f"{line.replace('job_7', 'job_8')}\n2:cpuset:/\n1:name=systemd:/../..\n0::/../..\n")
+    assert memory.free_memory() > 10**6
+
+
 def test_images_that_do_not_fit_are_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 1 << 20)
     with pytest.raises(UserError, match=r"images need 3\.0 GiB of memory, 0\.0 GiB are free; make a smaller"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import torch
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.metrics.asking import bins_of
 from stylegan2_msp.metrics.evaluate import Evaluator, RealData
-from stylegan2_msp.metrics.judges import KINDS, make_judges
+from stylegan2_msp.metrics.judges import KINDS, _kept, make_judges
 from stylegan2_msp.metrics.matching import Scale, add_levels
 from stylegan2_msp.metrics.observing import Items
 from stylegan2_msp.metrics.realism import Reference, add_energy, add_reals
@@ -289,6 +292,20 @@ def test_judges_are_kept_beside_the_data_and_made_again_when_damaged(real, judge
     make_judges(real.archive, real.data, Msp(), torch.device("cpu"))
     assert "is damaged and is made again" in capsys.readouterr().out
     assert files[0].read_bytes() == kept
+
+
+def test_judges_that_cannot_be_kept_judge_all_the_same(tmp_path, monkeypatch, capsys):
+    """A disk that is full, or a colleague's unreadable file in a folder where everybody may only replace their own."""
+    archive = SimpleNamespace(path=tmp_path / "data.zip", content_sha256="0" * 64)
+    trained = SimpleNamespace(to_bytes=lambda: b"weights")
+
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", refused)
+    assert _kept(archive, "second", "residual", {}, lambda: trained) is trained
+    assert "cannot be written (Operation not permitted)" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -184,6 +185,17 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
         first.kill()
     with study(tmp_path).alone():
         pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems of clusters, for some."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(study_run.FileLock, "acquire", no_locks)
+    with study(tmp_path).alone():
+        assert (tmp_path / "begun.txt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
 from stylegan2_msp.training.checkpoint import load_state, save_state
 from stylegan2_msp.training.distributed import choose_device
-from stylegan2_msp.training.plan import _continued
+from stylegan2_msp.training.launch import start
+from stylegan2_msp.training.plan import Machine, _continued
 from stylegan2_msp.training.step import Trainer
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "train.py"
@@ -194,6 +195,15 @@ def test_more_gpus_than_there_are(monkeypatch):
     assert choose_device("cpu", 2) == ("cpu", 2)
 
 
+def test_more_processes_than_a_launcher_started(moons_archive, tmp_path, monkeypatch):
+    """Some clusters set these for every job; training went on in one process without a word."""
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 1)):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UserError, match=r"--gpus=2: RANK and WORLD_SIZE are set.* say 1; leave --gpus out, or unset"):
+        start({"data": str(moons_archive)}, tmp_path, None, Machine(device="cpu", gpus=2))
+    assert not list(tmp_path.iterdir())
+
+
 def test_cpu_only_machines(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(None, 2) == ("cpu", 2)
@@ -281,11 +291,11 @@ def test_a_full_disk_during_a_snapshot_keeps_the_old_one(snapshot, monkeypatch, 
     before = snapshot.read_bytes()
     G = load_snapshot(snapshot).G
 
-    def full(*_args, **_kwargs):
-        with open("/dev/full", "w") as file:
-            file.write("x" * 100_000)
+    def full(_path, content):
+        with open("/dev/full", "wb") as file:
+            file.write(content)
 
-    monkeypatch.setattr("stylegan2_msp.snapshot.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
         save_snapshot(snapshot, G, None, {})
     assert snapshot.read_bytes() == before

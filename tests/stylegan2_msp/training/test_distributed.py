@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from stylegan2_msp.errors import UserError
 from stylegan2_msp.signals import asked_to_end
 from stylegan2_msp.training import distributed
 from stylegan2_msp.training.distributed import join_world
@@ -247,3 +248,21 @@ def test_a_torch_without_distributed_trains_in_one_process(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
     monkeypatch.delattr(torch.distributed, "is_initialized")
     distributed.leave_world()
+
+
+@pytest.mark.parametrize(("address", "named"), [(None, "MASTER_ADDR expected"), ("127.0.0.1", "{port}")])
+def test_processes_that_cannot_meet_say_so(monkeypatch, address, named):
+    """Launched by hand or by a scheduler's script that sets too little, or a port that another job has."""
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for name, value in (("RANK", 0), ("WORLD_SIZE", 2), ("MASTER_PORT", port), ("LOCAL_WORLD_SIZE", 1)):
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.delenv("MASTER_ADDR", raising=False)
+        if address is not None:
+            monkeypatch.setenv("MASTER_ADDR", address)
+        threads = torch.get_num_threads()
+        with pytest.raises(UserError, match=rf"2 processes do not find .*{named.format(port=port)}.*MASTER_PORT"):
+            join_world("cpu")
+        torch.set_num_threads(threads)

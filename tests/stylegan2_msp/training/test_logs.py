@@ -41,6 +41,35 @@ def test_a_full_disk_is_one_line(tmp_path, name):
         log.say("more") if name == "log.txt" else log.record({"kimg": 1.0})
 
 
+def test_tensorboard_ends_no_run(tmp_path):
+    """It writes from a thread, which passes on a full disk to whatever is called next."""
+
+    class Full:
+        def add_scalar(self, *_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        close = add_scalar
+
+    log = RunLog(tmp_path, 1.0)
+    log.tensorboard = Full()
+    with pytest.raises(UserError, match="as was said"), log:
+        raise UserError("as was said")
+    for _ in range(2):
+        log.record({"kimg": 1.0, "tick": 1})
+    assert len((tmp_path / "stats.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_whose_name_is_not_utf8_is_taken(tmp_path):
+    folder = tmp_path / os.fsdecode(b"lat\xe4n")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("a file system of UTF-8 names")
+    with RunLog(folder, 1.0) as log:
+        log.record({"kimg": 1.0})
+    assert (folder / "stats.jsonl").is_file()
+
+
 def test_figures_are_json_whatever_they_are(tmp_path):
     RunLog(tmp_path, 1.0).record({"kimg": 1.0, "loss/G": float("inf"), "loss/D": float("nan")})
 

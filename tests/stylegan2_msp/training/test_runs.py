@@ -322,6 +322,16 @@ def test_trainings_that_begin_at_once_have_runs_of_their_own(digits_archive, tmp
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_console_that_is_gone_before_the_first_line_ends_no_run(moons_archive, tmp_path, monkeypatch):
+    """`train ... | true`; every line of the set-up may be the first that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as console, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", console)
+        assert start({"data": str(moons_archive), "kimg": 0.5, "metrics": "none"}, tmp_path, "auto", CPU) == 0
+    assert (only_run(tmp_path) / "network-snapshot-000000.safetensors").is_file()
+
+
 def test_another_run_starts_from_a_snapshot(digits_archive, tmp_path):
     start(options(digits_archive), tmp_path / "a", None, CPU)
     snapshot = only_run(tmp_path / "a") / "network-snapshot-000000.safetensors"

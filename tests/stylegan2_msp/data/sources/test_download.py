@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         if behaviour == "down" or (behaviour == "flaky" and self._fails()):
             self.send_error(503)
             return
+        if behaviour == "slow":
+            time.sleep(0.5)
         if wanted and behaviour != "no-range":
             start, status = int(wanted.removeprefix("bytes=").rstrip("-")), 206
             if start >= len(data):
@@ -77,7 +81,9 @@ def fetch(folder: Path, *mirrors: str, split: str = "train") -> Path:
 
 
 def assert_complete(folder: Path, split: str = "train") -> None:
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {f"{s}.gz": FILES[f"{s}.gz"] for s in STEMS[split]}
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"} == {
+        f"{s}.gz": FILES[f"{s}.gz"] for s in STEMS[split]
+    }
 
 
 def test_downloads_the_splits_two_files_once(tmp_path: Path, server: tuple[str, type[Mirror]]) -> None:
@@ -88,6 +94,16 @@ def test_downloads_the_splits_two_files_once(tmp_path: Path, server: tuple[str, 
     assert mirror.asked == [("good", None)] * 2
     fetch(tmp_path / "test", url + "good/", split="test")
     assert_complete(tmp_path / "test", "test")
+
+
+def test_two_that_begin_at_once_download_once(tmp_path: Path, server: tuple[str, type[Mirror]]) -> None:
+    """Jobs of an array on a cluster, say."""
+    url, mirror = server
+    with ThreadPoolExecutor(2) as both:
+        found = [both.submit(fetch, tmp_path, url + "slow/") for _ in range(2)]
+    assert [one.result() for one in found] == [tmp_path] * 2
+    assert_complete(tmp_path)
+    assert mirror.asked == [("slow", None)] * 2
 
 
 def test_resumes_where_the_connection_was_cut(tmp_path: Path, server: tuple[str, type[Mirror]]) -> None:
