@@ -52,7 +52,7 @@ class Conditions:
         class_names: K names.
         takes_class, takes_u: which conditions there are.
         measure: the measure of uncertainty that is one of them.
-        agreement: how often the classifier names reals of each level as their class, where that is known.
+        agreement: how often the classifier names reals of each class and level as that class, where that is known.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:

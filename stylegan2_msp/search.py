@@ -25,8 +25,8 @@ class Search:
         within: largest distance |v - u| of the answer v from the level u that ends the search for an item.
         draws: latents that may be drawn for an item, level and class given to G as asked (`draw_latents`); None keeps
             the latent and searches the level given to G (`search_levels`).
-        agreement: how often the classifier names reals of each level as their class. Where it is known, as many of the
-            drawn items are named so.
+        agreement: how often the classifier names reals of each class and level as that class. Where it is known, as
+            many of the drawn items are named so.
         steady: whether drawn images must have their level under small shifts, too.
     """
 
@@ -46,8 +46,8 @@ class Search:
             return search_levels(make, labels, classifier, self.within)
         right = None
         if self.agreement is not None:
-            levels = _levels(labels, classifier.num_classes)[1]
-            right = torch.special.ndtr(z[:, 0]) < self.agreement.to(levels.device)(levels)
+            one_hot, levels = _levels(labels, classifier.num_classes)
+            right = torch.special.ndtr(z[:, 0]) < self.agreement.to(levels.device)(levels, one_hot.argmax(dim=1))
         return draw_latents(make, labels, classifier, self.within, self.draws, right, self.steady)
 
 

@@ -34,8 +34,8 @@ class Consistency:
         uniform: of the same over a second batch that D never sees, its levels uniform over the data's range.
         share: size of that second batch relative to the first.
         class_weight: of E[max_k p_k - p_w] over both batches, where w is what f is to answer: y, or else the likeliest
-            other class. Reals of level u are named y with probability a(u), and so are fakes to be: the first number
-            of z says which of them. Bare cross-entropy to y would make fakes more obedient than reals.
+            other class. Reals of class y and level u are named y with probability a_y(u), and so are fakes to be: the
+            first number of z says which of them. Bare cross-entropy to y would make fakes more obedient than reals.
         agreement: a; needed with ``class_weight``.
         pipe: mild augmentation under which f looks at fakes, or None. An answer that holds under small shifts and
             faint noise is not owed to a pattern of single pixels (randomised smoothing, Cohen et al. 2019). D's own
@@ -81,7 +81,7 @@ class Consistency:
         p = logits.softmax(dim=1)
         own = p.gather(1, classes[:, None])[:, 0]
         other = p.scatter(1, classes[:, None], 0.0).amax(dim=1)
-        named_right = torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K))
+        named_right = torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K), classes)
         return distance, torch.where(named_right, other - own, own - other).clamp_min(0).mean().float()
 
     def _answer(self, img: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,5 +136,5 @@ def ask(
         pipe.p.fill_(augment)
     agreement = None
     if class_weight > 0 and named_right is not None:
-        agreement = real_agreement(level(labels, classifier.num_classes), named_right)
+        agreement = real_agreement(labels, named_right, classifier.num_classes)
     return Consistency(classifier, rng, weight, uniform, share, class_weight, agreement, pipe, labels)

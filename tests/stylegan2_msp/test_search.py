@@ -111,7 +111,7 @@ def test_answers_are_those_to_what_a_file_would_hold(draws):
 
 def test_reals_of_a_cell_may_lie_anywhere_in_it():
     """Of a cell of 0.05 only the mean level is known, here 0.62."""
-    agreement = ClassAgreement(torch.tensor([0.3, 0.62]), torch.tensor([0.4, 0.7]))
+    agreement = ClassAgreement(torch.tensor([0.3, 0.62]), torch.tensor([[0.4, 0.7]]))
     held = [agreement.may_hold(level, 0.03) for level in (0.3, 0.39, 0.45, 0.55, 0.69, 0.71)]
     assert held == [True, False, False, True, True, False]
 
@@ -185,7 +185,8 @@ def test_an_item_that_is_named_as_it_should_not_be_is_passed_over():
 
 def test_as_many_drawn_items_are_named_right_as_reals_of_their_level():
     """Even draws are named right, odd ones wrong; each is near enough. Reals: right as often as their level says."""
-    n, agreement = 3000, ClassAgreement(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
+    n = 3000
+    agreement = ClassAgreement(torch.tensor([0.0, 1.0]), torch.tensor([[0.0, 1.0]]))
 
     class Naming(Drawing):
         def answer(self, items, classes):
@@ -202,6 +203,10 @@ def test_as_many_drawn_items_are_named_right_as_reals_of_their_level():
         assert named_right[third].mean() == pytest.approx(float(torch.tensor(levels)[third].mean()), abs=0.04)
     expected = torch.special.ndtr(z[:, 0]) < torch.tensor(levels)
     assert torch.equal(found.items[:, 2] == 0, expected)  # as in training
+    classes, curves = torch.arange(n) % 2, torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])  # class 1: always right
+    asked = make_labels(classes.tolist(), torch.tensor(levels), K)
+    found = Search(0.01, 2, ClassAgreement(agreement.levels, curves)).run(world.make, asked, world, z)
+    assert torch.equal(found.items[:, 2] == 0, expected | (classes == 1))
 
 
 def test_drawn_items_are_those_of_the_generator_that_answer_so():

@@ -265,7 +265,8 @@ def test_what_a_search_does_not_reach_is_said(generate_cli, grey_snapshot, tmp_p
 
 
 def test_levels_of_which_the_data_hold_nothing_are_named(generate_cli, grey_snapshot, tmp_path):
-    agreement = real_agreement(torch.tensor([0.11, 0.12, 0.26, 0.97, 1.0]), torch.ones(5, dtype=torch.bool))
+    labels = torch.cat([torch.eye(10)[:5], torch.tensor([[0.11], [0.12], [0.26], [0.97], [1.0]])], dim=1)
+    agreement = real_agreement(labels, torch.ones(5, dtype=torch.bool), 10)
     path = tmp_path / "network-snapshot-000001.safetensors"
     plain = load_snapshot(grey_snapshot)
     save_snapshot(path, plain.G, plain.classifier.to_bytes(), plain.info | {"agreement": agreement.to_dict()})

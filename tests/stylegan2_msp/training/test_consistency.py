@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_the_second_batch_by_its_formula() -> None:
 
 def test_the_class_term_is_the_mean_over_both_batches() -> None:
     """Each batch's E[max_k p_k - p_y], as a(u) = 1 asks that f name every fake as its class."""
-    always = ClassAgreement(torch.tensor([0.5]), torch.tensor([1.0]))
+    always = ClassAgreement(torch.tensor([0.5]), torch.tensor([[1.0]]))
     found, data = objective(uniform=2.0, share=0.5, class_weight=6.0, agreement=always)
     c, z, twin = data[:16], torch.randn(16, 4), BatchRng(3)
     second = dataclasses.replace(found.consistency, rng=twin).uniform_labels(16)
@@ -229,7 +230,7 @@ def test_without_strength_nothing_is_drawn_and_nothing_added() -> None:
 
 
 def test_level_and_class_are_charged_in_proportion_to_the_strength() -> None:
-    agreement = ClassAgreement(torch.tensor([0.4, 1.0]), torch.tensor([0.4, 1.0]))
+    agreement = ClassAgreement(torch.tensor([0.4, 1.0]), torch.tensor([[0.4, 1.0]]))
     c = make_labels([0, 1, 2, 0] * 4, torch.linspace(0.4, 1, 16), K)
     z = torch.randn(16, 4)
 
@@ -254,7 +255,7 @@ def test_strength_starts_and_rises() -> None:
 
 def test_class_term_asks_as_many_fakes_to_be_named_right_as_reals_are() -> None:
     """a(0.9) = 0.8: the fake at the 79th percentile of z is to be named as its class, that at the 81st as another."""
-    agreement = ClassAgreement(torch.tensor([0.4, 0.8, 1.0]), torch.tensor([0.3, 0.7, 0.9]))
+    agreement = ClassAgreement(torch.tensor([0.4, 0.8, 1.0]), torch.tensor([[0.3, 0.7, 0.9]]))
     consistency = asks(class_weight=1.0, agreement=agreement)
     p = probs()
     for percentile, right in ((0.79, True), (0.81, False)):
@@ -269,7 +270,7 @@ def test_class_term_asks_as_many_fakes_to_be_named_right_as_reals_are() -> None:
 
 
 def test_class_term_draws_fakes_towards_the_answer_that_is_asked_for() -> None:
-    agreement = ClassAgreement(torch.tensor([0.5]), torch.tensor([0.5]))
+    agreement = ClassAgreement(torch.tensor([0.5]), torch.tensor([[0.5]]))
     consistency = asks(class_weight=1.0, agreement=agreement)
     for sign in (-1.0, 1.0):  # below the median: named right
         img = IMG.clone().requires_grad_(True)
@@ -282,9 +283,15 @@ def test_class_term_draws_fakes_towards_the_answer_that_is_asked_for() -> None:
 
 
 def test_agreement_of_reals_is_piecewise_linear_in_their_level() -> None:
-    agreement = ClassAgreement(torch.tensor([0.4, 0.8, 1.0]), torch.tensor([0.3, 0.7, 0.9]))
+    agreement = ClassAgreement(torch.tensor([0.4, 0.8, 1.0]), torch.tensor([[0.3, 0.7, 0.9]]))
     asked = torch.tensor([0.0, 0.4, 0.5, 0.8, 0.95, 1.0, 1.2])
-    torch.testing.assert_close(agreement(asked), torch.tensor([0.3, 0.3, 0.4, 0.7, 0.85, 0.9, 0.9]))
+    expected = torch.tensor([0.3, 0.3, 0.4, 0.7, 0.85, 0.9, 0.9])
+    torch.testing.assert_close(agreement(asked, torch.arange(7) % K), expected)
+    of_two = ClassAgreement(agreement.levels, torch.cat([agreement.shares, 1 - agreement.shares]))
+    classes = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+    torch.testing.assert_close(of_two(asked, classes), torch.where(classes == 0, expected, 1 - expected))
+    flat = ClassAgreement(torch.tensor([0.5]), torch.tensor([[0.2], [0.6]]))
+    torch.testing.assert_close(flat(asked[:2], torch.tensor([1, 0])), torch.tensor([0.6, 0.2]))
 
 
 def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn: FrozenClassifier) -> None:
@@ -295,11 +302,37 @@ def test_agreement_of_reals_is_counted_in_cells(digits_archive: Any, frozen_cnn:
     assert data.named_right is not None
     assert data.named_right.tolist() == right.tolist()
     u = archive.u[data.index]
-    found = real_agreement(level(data.labels, 10), data.named_right)
+    found = real_agreement(data.labels, data.named_right, 10)
     cells = (u * 20).astype(int).clip(0, 19)
     held = sorted(set(cells.tolist()))
     assert found.levels.tolist() == pytest.approx([u[cells == k].mean() for k in held], abs=1e-5)
-    assert found.shares.tolist() == pytest.approx([right[cells == k].mean() for k in held], abs=1e-6)
+    assert found.shares.shape == (10, len(held))
+    for place, k in enumerate(held):
+        common = right[cells == k].mean()
+        for y in range(10):  # five of all classes beside its own
+            own = right[(cells == k) & (archive.classes[data.index] == y)]
+            assert float(found.shares[y, place]) == pytest.approx((own.sum() + 5 * common) / (len(own) + 5), abs=1e-6)
+
+
+def test_a_rare_class_is_to_be_named_right_as_often_as_its_own_reals_are() -> None:
+    """At 0.93 f names 990 of 1,000 reals of a common class right, 60 of 100 of a rare one, 1 of 1 of a third."""
+    numbers, named = torch.tensor([1000, 100, 1]), torch.tensor([990, 60, 1])
+    classes = torch.arange(3).repeat_interleave(numbers)
+    right = torch.cat([torch.arange(int(n)) < m for n, m in zip(numbers, named, strict=True)])
+    found = real_agreement(make_labels(classes.tolist(), torch.full((1101,), 0.93), 3), right, 3)
+    common = 1051 / 1101
+    expected = [(990 + 5 * common) / 1005, (60 + 5 * common) / 105, (1 + 5 * common) / 6]
+    assert found(torch.full((3,), 0.93), torch.arange(3)).tolist() == pytest.approx(expected, abs=1e-6)
+    again = ClassAgreement.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert torch.equal(again.shares, found.shares)
+
+
+def test_networks_of_before_have_one_curve_for_all_classes() -> None:
+    found = ClassAgreement.from_dict({"levels": [0.4, 1.0], "shares": [0.3, 0.9]})
+    assert found(torch.tensor([0.4, 0.7, 1.0]), torch.tensor([2, 0, 1])).tolist() == pytest.approx([0.3, 0.6, 0.9])
+    for levels, shares in (([0.4], [[0.3, 0.4]]), ([], []), ([0.4, 0.4], [0.1, 0.2]), ([0.4], []), ([[0.4]], [[0.3]])):
+        with pytest.raises(ValueError, match="agreement"):
+            ClassAgreement.from_dict({"levels": levels, "shares": shares})
 
 
 def test_what_is_asked_is_told_how_often_reals_are_named_right() -> None:
@@ -312,7 +345,8 @@ def test_what_is_asked_is_told_how_often_reals_are_named_right() -> None:
 
     found = made(4.0, 0.3)
     assert found.agreement is not None
-    assert found.agreement(torch.tensor([0.5, 0.9])).tolist() == pytest.approx([0.25, 1.0])
+    asked = torch.tensor([0.5, 0.9, 0.5]), torch.tensor([0, 1, 2])  # at .5 class 0 has 2 reals, 2 has 1, 1 one
+    assert found.agreement(*asked).tolist() == pytest.approx([(0 + 5 * 0.25) / 7, 1.0, (1 + 5 * 0.25) / 6])
     assert (found.weight, found.uniform, found.share, found.class_weight) == (2.0, 0.5, 0.25, 4.0)
     assert found.pipe is not None
     assert float(found.pipe.p) == pytest.approx(0.3)
