@@ -83,6 +83,7 @@ def test_how_sure_the_reals_of_a_level_are_is_shown(found):
     for level, count in ((0.3, 1), (0.4, 60)):
         where = {"count": count, "on": "matched", "of": "reals", "level": level}
         results.add("class_agreement", 0.0, (0.0, 0.8 / count), **where)
+        results.add("class_agreement", 0.0, (0.0, 0.8 / count), **where | {"on": "uniform"})
         results.add("second_mean", level, (level - 0.02, level + 0.02), **where)
     figures = figures_of(found)
     (reals,) = (c for c in figures["levels"].axes[1].containers if c.get_label() == "reals, first classifier")
@@ -92,7 +93,7 @@ def test_how_sure_the_reals_of_a_level_are_is_shown(found):
     assert second.lines[0].get_xdata().tolist() == [0.4]
     results.about = ABOUT
     rows = markdown_table(results).split("| in | mean out")[1].splitlines()
-    assert "class agreement of the level's reals | number of the level's reals" in rows[0]
+    assert "class agreement of the level's reals, every class equally often | number of the level's reals" in rows[0]
     assert "| 0.000 (0.000 to 0.800) | 1 |" in rows[2]
     assert "| 0.000 (0.000 to 0.013) | 60 |" in rows[3]
 
@@ -106,7 +107,8 @@ def test_levels_without_reals_are_told(found):
     text = markdown_table(results)
     assert "8 from 0.30 to 1.00, in whose bins 0 % of the real items lie; matched" in text
     assert all(row.split("|")[-2].strip() == "0" for row in _rows_of_levels(text))
-    results.add("class_agreement", 0.9, count=60, on="matched", level=0.4, **where)
+    for on in ("matched", "uniform"):
+        results.add("class_agreement", 0.9, count=60, on=on, level=0.4, **where)
     text = markdown_table(results)
     assert "in whose bins 15 % of the real items lie" in text
     assert [row.split("|")[-2].strip() for row in _rows_of_levels(text)] == ["0", "60"] + ["0"] * 6
