@@ -47,14 +47,14 @@ class ClassAgreement:
         return {"levels": self.levels.tolist(), "shares": self.shares.tolist()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ClassAgreement:
+    def from_dict(cls, values: dict[str, Any], num_classes: int) -> ClassAgreement:
         """From `to_dict`'s; raises KeyError, TypeError or ValueError for anything else."""
         levels, shares = (torch.tensor(values[name], dtype=torch.float32) for name in ("levels", "shares"))
         if shares.ndim == 1:  # networks of before had one curve for all classes
             shares = shares[None]
         if levels.ndim != 1 or shares.ndim != 2 or not len(levels) or not bool((levels.diff() > 0).all()):
             raise ValueError("agreement: levels must rise, and classes have one share each")
-        if not len(shares) or shares.shape[1] != len(levels):
+        if len(shares) not in (1, num_classes) or shares.shape[1] != len(levels):
             raise ValueError("agreement: each class must have one share for each level")
         return cls(levels, shares)
 

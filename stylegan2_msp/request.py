@@ -66,7 +66,7 @@ class Conditions:
         self.class_names = [str(n) for n in names] if names else [str(k) for k in range(self.num_classes)]
         self.takes_class, self.takes_u = c_dim > 0, info.get("condition", "class+msp") == "class+msp" and c_dim > 0
         self.measure = _measure(snapshot)
-        self.agreement = _agreement(snapshot)
+        self.agreement = _agreement(snapshot, self.num_classes)
         wanted = (self.num_classes + self.takes_u * self.measure.size(self.num_classes)) * self.takes_class
         if c_dim != wanted or len(self.class_names) != self.num_classes:
             raise UserError(
@@ -150,11 +150,11 @@ class Conditions:
                 raise UserError(f"--seeds {request.seed}: must lie between 0 and {MAX_SEED}")
 
 
-def _agreement(snapshot: Snapshot) -> ClassAgreement | None:
+def _agreement(snapshot: Snapshot, num_classes: int) -> ClassAgreement | None:
     """What the snapshot says of the reals that it was trained on; None in those of earlier versions."""
     found = snapshot.info.get("agreement")
     try:
-        return None if found is None else ClassAgreement.from_dict(found)
+        return None if found is None else ClassAgreement.from_dict(found, num_classes)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{snapshot.path}: its class agreement cannot be read ({error}); copy it again") from None
 

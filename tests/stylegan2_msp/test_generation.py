@@ -223,8 +223,16 @@ def test_searching_needs_a_classifier_and_a_level(class_only):
 def test_the_snapshot_says_how_often_reals_are_named_right(grey):
     info = {**grey.snapshot.info, "agreement": {"levels": [0.4, 0.9], "shares": [0.5, 1.0]}}
     generator = ConditionalGenerator(replace(grey.snapshot, info=info))
-    assert generator.search(0.1, 3).agreement(torch.tensor([0.2, 0.65])).tolist() == pytest.approx([0.5, 0.75])
-    for wrong in ({"levels": [0.9, 0.4], "shares": [0.5, 1]}, {"levels": [0.4]}, [1], {"levels": "a", "shares": "b"}):
+    asked = torch.tensor([0.2, 0.65]), torch.tensor([7, 0])
+    assert generator.search(0.1, 3).agreement(*asked).tolist() == pytest.approx([0.5, 0.75])
+    two = {"levels": [0.4, 0.9], "shares": [[0.5, 1.0]] * 2}  # of 10 classes
+    for wrong in (
+        two,
+        {"levels": [0.9, 0.4], "shares": [0.5, 1]},
+        {"levels": [0.4]},
+        [1],
+        {"levels": "a", "shares": "b"},
+    ):
         with pytest.raises(UserError, match="class agreement cannot be read"):
             ConditionalGenerator(replace(grey.snapshot, info={**info, "agreement": wrong}))
 

@@ -323,16 +323,16 @@ def test_a_rare_class_is_to_be_named_right_as_often_as_its_own_reals_are() -> No
     common = 1051 / 1101
     expected = [(990 + 5 * common) / 1005, (60 + 5 * common) / 105, (1 + 5 * common) / 6]
     assert found(torch.full((3,), 0.93), torch.arange(3)).tolist() == pytest.approx(expected, abs=1e-6)
-    again = ClassAgreement.from_dict(json.loads(json.dumps(found.to_dict())))
+    again = ClassAgreement.from_dict(json.loads(json.dumps(found.to_dict())), 3)
     assert torch.equal(again.shares, found.shares)
 
 
 def test_networks_of_before_have_one_curve_for_all_classes() -> None:
-    found = ClassAgreement.from_dict({"levels": [0.4, 1.0], "shares": [0.3, 0.9]})
+    found = ClassAgreement.from_dict({"levels": [0.4, 1.0], "shares": [0.3, 0.9]}, 3)
     assert found(torch.tensor([0.4, 0.7, 1.0]), torch.tensor([2, 0, 1])).tolist() == pytest.approx([0.3, 0.6, 0.9])
     for levels, shares in (([0.4], [[0.3, 0.4]]), ([], []), ([0.4, 0.4], [0.1, 0.2]), ([0.4], []), ([[0.4]], [[0.3]])):
         with pytest.raises(ValueError, match="agreement"):
-            ClassAgreement.from_dict({"levels": levels, "shares": shares})
+            ClassAgreement.from_dict({"levels": levels, "shares": shares}, 3)
 
 
 def test_what_is_asked_is_told_how_often_reals_are_named_right() -> None:
