@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,26 @@ from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
 from stylegan2_msp.data.archive import write_archive
 from stylegan2_msp.data.samples import Annotation, Samples, default_names
+
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--slow-for: on a slow machine the quick tests all run, and of the others those for which there is time."""
+    about = "run slow tests last, and skip those that would begin later than this"
+    parser.addoption("--slow-for", type=float, metavar="MINUTES", help=about)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("slow_for") is not None:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("slow_for")
+    late = minutes is not None and time.monotonic() - STARTED > 60 * minutes
+    if late and item.get_closest_marker("slow") is not None:
+        pytest.skip(f"slow, and {minutes:g} minutes have passed (--slow-for)")
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,20 @@ def test_text_has_no_carriage_returns_where_git_would_write_them() -> None:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no git checkout")
     assert [line.split()[-1] for line in done.stdout.splitlines()] == ["lf", "lf"]
+
+
+def test_slow_tests_come_last_and_only_while_there_is_time(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\n@pytest.mark.slow\ndef test_slow(): pass\ndef test_quick(): pass\n"
+    )
+    for options, order in (
+        ([], ["slow PASSED", "quick PASSED"]),
+        (["--slow-for", "5"], ["quick PASSED", "slow PASSED"]),
+        (["--slow-for", "0"], ["quick PASSED", "slow SKIPPED"]),
+    ):
+        words = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-o", "markers=slow", *options]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = [f"{name} {said}" for name, said in re.findall(r"::test_(\w+) ([A-Z]+)", done.stdout)]
+        assert found == order
