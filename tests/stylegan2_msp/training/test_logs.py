@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,7 +60,10 @@ def test_tensorboard_ends_no_run(tmp_path):
     assert len((tmp_path / "stats.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_folder_whose_name_is_not_utf8_is_taken(tmp_path):
+def test_a_folder_whose_name_is_not_utf8_is_taken(tmp_path, monkeypatch):
+    """Tensorboard, where it is installed, encodes the folder's name."""
+    stand_in = SimpleNamespace(SummaryWriter=lambda folder: folder.encode())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
     folder = tmp_path / os.fsdecode(b"lat\xe4n")
     try:
         folder.mkdir()
