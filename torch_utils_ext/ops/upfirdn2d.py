@@ -340,7 +340,12 @@ def _run(x: torch.Tensor, f: torch.Tensor, up: _Pair, down: _Pair, padding: _Qua
 
 
 def _upsampled(x: torch.Tensor, f: torch.Tensor, up: _Pair, padding: _Quad) -> torch.Tensor:
-    """Correlation of the upsampled, padded images with `f`: every pixel adds its copy of the filter, turned round."""
+    """Correlation of the upsampled, padded images with `f`: every pixel adds its copy of the filter, turned round.
+
+    Half precision on a CPU is computed in float32, in which PyTorch is up to 60 times quicker here.
+    """
+    if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+        return _upsampled(x.float(), f, up, padding).to(x.dtype)
     fh, fw = f.shape
     left, top = fw - 1 - padding[0], fh - 1 - padding[2]
     right, bottom = fw - up[0] - padding[1], fh - up[1] - padding[3]
