@@ -204,7 +204,7 @@ def _image_networks(
         "channel_base": preset.channel_base,
         "channel_max": preset.channel_max,
         "num_fp16_res": half_res,
-        "conv_clamp": preset.conv_clamp if half_res else None,  # float32 cannot overflow
+        "conv_clamp": preset.conv_clamp if half_res and half_dtype == "float16" else None,  # only float16 overflows
         "half_dtype": half_dtype,
     }
     embedding = _embedding(given, data, condition)

@@ -358,4 +358,4 @@ def _upsampled(x: torch.Tensor, f: torch.Tensor, up: _Pair, padding: _Quad) -> t
 
 def _per_channel(f: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """The filter as a weight for every channel of the images by itself."""
-    return f.to(x.dtype)[None, None].repeat(x.shape[1], 1, 1, 1)
+    return f.to(x.dtype).expand(x.shape[1], 1, *f.shape).contiguous()

@@ -178,6 +178,14 @@ def test_every_preset_resolves_and_what_is_given_wins(cfg):
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+@pytest.mark.parametrize(("precision", "bound"), [("fp16", 256), ("bf16", None), ("fp32", None), (None, 256)], ids=str)
+def test_features_are_bounded_where_half_precision_could_overflow(precision, bound):
+    """float16 ends at 65,504; bfloat16 and float32 reach as far as one another, and a bound is a pass over memory."""
+    data = DataInfo("images", 32, 1, 10, annotated=True)
+    config = resolve({"data": "x.zip", "cfg": "tiny", "precision": precision}, data, 1, "cuda", bf16_cpu=False)
+    assert config.G_kwargs["synthesis_kwargs"]["conv_clamp"] == config.D_kwargs["conv_clamp"] == bound
+
+
 def test_the_cifar_preset_has_the_published_values():
     config = resolve({"data": "x.zip", "cfg": "cifar"}, DataInfo("images", 32, 3, 10, annotated=True), 2, "cuda", False)
     assert (config.kimg, config.batch, config.lrate, config.gamma) == (100_000, 64, 0.0025, 0.01)
