@@ -160,15 +160,19 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 def newest_snapshot(folder: str | Path) -> Path:
-    """The newest network-snapshot-*.safetensors below a folder of runs.
+    """The last network-snapshot-*.safetensors of the newest run below a folder.
+
+    In a run the number in the name decides: the times of a copied folder are those of the copy.
 
     Raises:
         UserError: there is none.
     """
-    found = sorted(Path(folder).glob("**/network-snapshot-*.safetensors"), key=lambda p: (p.stat().st_mtime_ns, p.name))
-    if not found:
+    last: dict[Path, Path] = {}
+    for path in sorted(Path(folder).glob("**/network-snapshot-*.safetensors")):
+        last[path.parent] = path
+    if not last:
         raise UserError(f"{folder}: holds no network-snapshot-*.safetensors; train first, or name such a file")
-    return found[-1]
+    return max(last.values(), key=lambda path: (path.stat().st_mtime_ns, path))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,9 @@
-"""Snapshot files: equal content gives equal bytes, every length of header can be read, and the file is as readable as
-any new file."""
+"""Snapshot files: equal content gives equal bytes, every length of header can be read, the file is as readable as any
+new file, and the newest is the one that a run wrote last."""
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks import PointGenerator
-from stylegan2_msp.snapshot import load_snapshot, save_snapshot
+from stylegan2_msp.snapshot import load_snapshot, newest_snapshot, save_snapshot
 
 
 def test_any_length_of_header_can_be_read(tmp_path: Path) -> None:
@@ -55,3 +56,17 @@ def test_a_snapshot_may_be_read_by_whoever_may_read_new_files(tmp_path: Path) ->
     path = tmp_path / "a.safetensors"
     save_snapshot(path, PointGenerator(4, 3, hidden=8, w_dim=8), None, {})
     assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_the_newest_snapshot_is_the_last_of_the_newest_run(tmp_path: Path) -> None:
+    """A copied folder's times are in the order of the copy, here the reverse of the training's."""
+    for run, times in {"00000-a": (500, 400, 300), "00001-b": (900, 800, 700), "00002-c": (200, 200, 200)}.items():
+        for kimg, time in zip((8, 100, 2000), times, strict=True):
+            path = tmp_path / run / f"network-snapshot-{kimg:06d}.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            os.utime(path, (time, time))
+    assert newest_snapshot(tmp_path) == tmp_path / "00001-b" / "network-snapshot-002000.safetensors"
+    assert newest_snapshot(tmp_path / "00000-a").name == "network-snapshot-002000.safetensors"
+    with pytest.raises(UserError, match="holds no network-snapshot"):
+        newest_snapshot(tmp_path / "none")
