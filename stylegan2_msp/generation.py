@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
 from stylegan2_msp.snapshot import Snapshot, load_snapshot, newest_snapshot
 
 RUNS = "training-runs"
+Within = float | Literal["auto"] | None
+_SEARCHED, _DRAWN = 0.03, 0.05  # what 'auto' is when levels are searched, and when latents are drawn
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class ConditionalGenerator(Conditions):
         batch: int = 32,
         *,
         uncertainty: npt.ArrayLike | None = None,
-        within: float | None = None,
+        within: Within = "auto",
         draws: int | None = None,
         steady: bool = False,
     ) -> torch.Tensor:
@@ -81,9 +83,10 @@ class ConditionalGenerator(Conditions):
             uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
             within: search each item's level until the classifier's answer lies within this of the level asked for, as
-                far as G can make it (`search.search_levels`); by default G is given the level asked for.
-            draws: with ``within``: draw up to so many latents for each item in place of searching its level
-                (`search.draw_latents`). The first is the seed's own.
+                far as G can make it (`search.search_levels`). 'auto' is 0.03 (0.05 with ``draws``) where there is a
+                classifier to ask and one number to ask for; None gives G the level asked for.
+            draws: draw up to so many latents for each item in place of searching its level (`search.draw_latents`).
+                The first is the seed's own.
             steady: with ``draws``: the level must hold under small shifts of the image, too.
 
         Returns:
@@ -154,31 +157,40 @@ class ConditionalGenerator(Conditions):
         K, numbers = self.num_classes, [u for u in levels if isinstance(u, float)]
         return len(numbers) == K == self.measure.size(K) and abs(sum(numbers) - 1) < 1e-3
 
-    def search(self, within: float | None, draws: int | None = None, steady: bool = False) -> Search | None:
-        """How to come near the levels asked for; None without ``within``.
+    def search(self, within: Within, draws: int | None = None, steady: bool = False) -> Search | None:
+        """How to come near the levels asked for, by the arguments of `sample`; None where G is given them.
 
         Raises:
             UserError: there is no classifier to ask, or no single level; draws without a distance; ``steady`` without
                 draws or for points; a number out of range.
         """
         if steady and draws is None:
-            raise UserError("--steady: says which drawn images count; add --within 0.05 --draws 40")
+            raise UserError("--steady: says which drawn images count; add --draws 40")
         if steady and self.kind == "points":
             raise UserError("--steady: 2-D points cannot be shifted; leave it out")
-        if within is None:
-            if draws is not None:
-                raise UserError(f"--draws {draws}: latents are drawn until an answer is near; add --within 0.05")
-            return None
-        if not 0 <= within < math.inf:
-            raise UserError(f"--within: must be a finite number of at least 0, found {within}")
         if draws is not None and draws < 1:
             raise UserError(f"--draws: must be at least 1, found {draws}")
+        if within is None:
+            if draws is not None:
+                raise UserError(f"--draws {draws}: latents are drawn until an answer is near; leave '--within off' out")
+            return None
+        option = "--within" if draws is None or within != "auto" else "--draws"
+        if within != "auto" and not 0 <= within < math.inf:
+            raise UserError(f"--within: must be a finite number of at least 0, found {within}")
+        if lacks := self._nothing_to_search_by():
+            if within == "auto" and draws is None:
+                return None
+            raise UserError(f"{option}: {lacks}; leave it out")
+        distance = within if within != "auto" else _SEARCHED if draws is None else _DRAWN
+        return Search(distance, draws, self.agreement, steady)
+
+    def _nothing_to_search_by(self) -> str | None:
         if not self.takes_u or self.classifier is None:
             lacks = "holds no classifier" if self.takes_u else "was trained without uncertainty"
-            raise UserError(f"--within: {self.snapshot.path} {lacks}, there is nothing to search by; leave it out")
+            return f"{self.snapshot.path} {lacks}, there is nothing to search by"
         if self.measure.size(self.num_classes) > 1:
-            raise UserError("--within: the condition is a softmax vector, not one number; leave it out")
-        return Search(within, draws, self.agreement, steady)
+            return "the condition is a softmax vector, not one number"
+        return None
 
     @torch.no_grad()
     def batches(

@@ -28,13 +28,14 @@ from stylegan2_msp.cli import finite
     type=click.FloatRange(min=0),
     callback=finite,
     metavar="DISTANCE",
-    help="Measure fakes whose level was searched, as by generate --within.  [default: no search]",
+    help="Measure fakes whose level was searched, as by generate --within.  [default: the network as it was trained; "
+    "0.05 with --draws]",
 )
 @click.option(
     "--draws",
     type=click.IntRange(min=1),
     metavar="N",
-    help="With --within: up to N latents were drawn for each, as by generate --draws.",
+    help="Measure fakes for each of which up to N latents were drawn, as by generate --draws.",
 )
 @click.option("--steady", is_flag=True, help="With --draws: of fakes whose level holds under small shifts, too.")
 @click.option(
@@ -83,7 +84,7 @@ def evaluate(
         batch,
         features,
         baseline,
-        within=within,
+        within="auto" if within is None and draws is not None else within,
         draws=draws,
         steady=steady,
         truncation_psi=psi,

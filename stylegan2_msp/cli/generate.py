@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stylegan2_msp.cli import finite
 from stylegan2_msp.cli.lists import parse_classes, parse_levels, parse_seeds
 
+if TYPE_CHECKING:
+    from stylegan2_msp.generation import Within
+
 _NEAR = 0.05  # of a level: where no real item is as near, nothing was learned of it
 _LISTED = 8
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
+
+
+def _distance(_context: click.Context, _option: click.Parameter, text: str | None) -> Within:
+    """Callback of --within: 'auto' if it is left out, None for 'off'."""
+    if text is None:
+        return "auto"
+    if text.lower() == "off":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise click.BadParameter(f"{text}: must be off or a finite number of at least 0")
+    return value
 
 
 @click.command()
@@ -34,17 +54,16 @@ _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "none", "0")
 )
 @click.option(
     "--within",
-    type=click.FloatRange(min=0),
-    callback=finite,
-    metavar="DISTANCE",
-    help="Search each image's level until the classifier answers within this of the level asked for: 0.03.  "
-    "[default: no search]",
+    callback=_distance,
+    metavar="DISTANCE|off",
+    help="Search each image's level until the classifier answers within this of the level asked for; off: the network "
+    "is given that level.  [default: 0.03; 0.05 with --draws]",
 )
 @click.option(
     "--draws",
     type=click.IntRange(min=1),
     metavar="N",
-    help="With --within: draw up to N latents for each image in place of searching its level.  [default: the level]",
+    help="Draw up to N latents for each image in place of searching its level: 40.  [default: the level]",
 )
 @click.option(
     "--steady",
@@ -63,7 +82,7 @@ def generate(
     level_text: str | None,
     seeds_text: str,
     class_text: str | None,
-    within: float | None,
+    within: Within,
     draws: int | None,
     steady: bool,
     psi: float,
@@ -106,9 +125,12 @@ def generate(
     if older > 0:
         click.echo(f"{outdir} also holds {older} images of earlier calls, which {done.table.name} does not list")
     if done.off is not None:
-        far = search is None and done.off > 0.05 and generator.measure.size(generator.num_classes) == 1
-        hint = " (--within 0.05 comes nearer, with --draws 40 by other latents)" if far else ""
-        click.echo(f"the classifier's answers are {done.off:.3f} from the levels asked for, on average{hint}")
+        how = ""
+        if search is not None:
+            how = f" ({'levels searched' if draws is None else 'latents drawn'} until within {search.within:g})"
+        elif done.off > _NEAR and generator.measure.size(generator.num_classes) == 1:
+            how = " (without '--within off' they come nearer)"
+        click.echo(f"the classifier's answers are {done.off:.3f} from the levels asked for, on average{how}")
     unseen = [f"{u:g}" for u in plan.levels if isinstance(u, float) and not generator.has_seen(u, _NEAR)]
     if unseen:
         listed = ", ".join(unseen[:_LISTED]) + (", ..." if len(unseen) > _LISTED else "")

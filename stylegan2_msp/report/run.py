@@ -17,7 +17,7 @@ from stylegan2_msp.agreement import archive_agreement
 from stylegan2_msp.data.archive import Archive
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
-from stylegan2_msp.generation import ConditionalGenerator
+from stylegan2_msp.generation import ConditionalGenerator, Within
 from stylegan2_msp.metrics.asking import NUM_LEVELS
 from stylegan2_msp.metrics.evaluate import Evaluation, Evaluator, RealData
 from stylegan2_msp.metrics.inception import inception_features
@@ -97,7 +97,7 @@ def evaluate_network(
     batch: int = 128,
     features: str = "second",
     baseline: str | Path | None = None,
-    within: float | None = None,
+    within: Within = None,
     draws: int | None = None,
     steady: bool = False,
     truncation_psi: float = 1.0,

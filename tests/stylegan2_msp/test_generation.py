@@ -238,8 +238,28 @@ def test_the_snapshot_says_how_often_reals_are_named_right(grey):
 
 
 def test_drawing_latents_needs_a_distance(grey):
-    with pytest.raises(UserError, match=r"--draws 3: .* add --within"):
-        grey.sample(0, 0.5, [1], draws=3)
+    with pytest.raises(UserError, match=r"--draws 3: .* leave '--within off' out"):
+        grey.sample(0, 0.5, [1], within=None, draws=3)
+
+
+def test_levels_are_searched_unless_that_is_switched_off(grey, class_only):
+    """Searched until within 0.03 by default, and within 0.05 where latents are drawn; not where nobody can be asked."""
+    asked = {"classes": [0, 1, 2, 3], "msp": [0.3, 0.5, 0.7, 0.9], "seeds": [4, 5, 6, 7]}
+    assert torch.equal(grey.sample(**asked), grey.sample(**asked, within=0.03))
+    assert torch.equal(grey.sample(**asked, draws=6), grey.sample(**asked, within=0.05, draws=6))
+    wanted = grey.requests(**asked)
+    ws = grey.G.mapping(latents([4, 5, 6, 7], grey.G.z_dim), grey.labels(wanted))
+    as_told = grey.G.synthesis(ws, noise_mode="const").clamp(-1, 1)
+    torch.testing.assert_close(grey.sample(**asked, within=None), as_told, atol=1e-5, rtol=1e-4)
+
+    def off(images):
+        return (grey.classifier.predict(images)[1] - torch.tensor(asked["msp"])).abs()
+
+    assert (off(grey.sample(**asked)) <= off(as_told) + 1e-5).all()
+    assert off(grey.sample(**asked)).sum() < off(as_told).sum() - 0.1
+    assert class_only.search("auto") is None
+    mute = ConditionalGenerator(replace(grey.snapshot, classifier=None))
+    torch.testing.assert_close(mute.sample(**asked), as_told, atol=1e-5, rtol=1e-4)
 
 
 def test_numpy_s_whole_numbers_are_whole_numbers(grey):

@@ -82,7 +82,7 @@ def test_a_level_becomes_the_label_and_the_answer_is_the_classifiers(snapshots, 
         torch.testing.assert_close(labels[:, K:], torch.tensor([[0.36, 0.04, 0.6], [0.6, 0.1, 0.3]]))
     else:
         torch.testing.assert_close(labels[:, K:], torch.full((2, 1), 0.6))
-    images = generator.sample([2, 0], seeds=[5, 6], uncertainty=[0.6, 0.6])
+    images = generator.sample([2, 0], seeds=[5, 6], uncertainty=[0.6, 0.6], within=None)
     ws = generator.G.mapping(latents([5, 6], 16), labels)
     torch.testing.assert_close(images, generator.G.synthesis(ws, noise_mode="const").clamp(-1, 1), atol=1e-5, rtol=1e-4)
     answers = generator.answers(images, wanted)
@@ -164,7 +164,8 @@ def test_generate_writes_the_measures_name_everywhere(generate_cli, snapshots, t
     assert (code, err) == (0, "")
     with open(tmp_path / "out" / "generated.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["file", "seed", "class", "uncertainty_in", "prediction", "uncertainty_out", "class_name"]
+    answers = ["prediction", "uncertainty_out", "class_name", "uncertainty_given"]
+    assert list(rows[0]) == ["file", "seed", "class", "uncertainty_in", *answers]
     assert [r["uncertainty_in"] for r in rows] == ["0", "0", "0.4", "0.4", "0.8", "0.8"]
     assert rows[2]["file"] == "class1-entropy0.40-seed0000.png"
     assert (tmp_path / "out" / rows[2]["file"]).is_file()
@@ -181,7 +182,7 @@ def test_generate_takes_both_names_for_msp_and_keeps_its_columns(generate_cli, s
         assert code == 0
         tables.append((tmp_path / option.strip("-") / "generated.csv").read_text())
     assert tables[0] == tables[1]
-    assert tables[0].startswith("file,seed,class,msp_in,prediction,msp_out,class_name\n")
+    assert tables[0].startswith("file,seed,class,msp_in,prediction,msp_out,class_name,msp_given\n")
 
 
 @pytest.mark.parametrize(
@@ -210,9 +211,16 @@ def test_every_measure_has_its_grid(generate_cli, snapshots, tmp_path: Path) -> 
         assert (tmp_path / name / "grid.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_search_is_recommended_only_where_there_can_be_one(generate_cli, snapshots) -> None:
-    for name in ("softmax", "energy"):
-        code, out, _ = generate_cli("--network", snapshots[name], "--uncertainty", "0,1", "--seeds", "0-3")
+def test_levels_are_searched_where_there_is_one_number_to_ask_for(generate_cli, snapshots) -> None:
+    for name, more in (
+        ("softmax", ()),
+        ("energy", ()),
+        ("energy", ("--within", "off")),
+        ("softmax", ("--within", "off")),
+    ):
+        words = ("--network", snapshots[name], "--uncertainty", "0,1", "--seeds", "0-3", *more)
+        code, out, _ = generate_cli(*words)
         assert code == 0
         assert "from the levels asked for" in out
-        assert ("--within 0.05 comes nearer" in out) == (name == "energy")
+        assert ("(levels searched until within 0.03)" in out) == (name == "energy" and not more)
+        assert ("without '--within off' they come nearer" in out) == (name == "energy" and bool(more))

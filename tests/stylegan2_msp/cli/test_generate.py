@@ -100,10 +100,11 @@ def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generat
         assert (code, err) == (0, "")
         found = np.array([abs(float(row["msp_out"]) - 0.4) for row in table(tmp_path / outdir)])
         assert f"the classifier's answers are {found.mean():.3f} from the levels asked for" in out
-        assert ("--within 0.05 comes nearer" in out) == (not more and found.mean() > 0.05)
+        said = "levels searched until within 0.01" if more[1] != "off" else "without '--within off' they come nearer"
+        assert said in out
         return found
 
-    plain, searched = gaps("plain"), gaps("searched", "--within", "0.01")
+    plain, searched = gaps("plain", "--within", "off"), gaps("searched", "--within", "0.01")
     assert plain.mean() > 0.05
     assert (searched <= plain + 1e-4).all()
     assert searched.mean() < plain.mean()
@@ -111,13 +112,13 @@ def test_within_writes_what_the_classifier_says_nearer_to_what_was_asked(generat
     assert [r["class_name"] for r in table(tmp_path / "plain")] == [str(s % 10) for s in range(16)]
     for row in table(tmp_path / "searched"):
         assert list(row)[-2:] == ["class_name", "msp_given"]
-        image = grey.sample(int(row["class"]), float(row["msp_given"]), [int(row["seed"])])
+        image = grey.sample(int(row["class"]), float(row["msp_given"]), [int(row["seed"])], within=None)
         assert (as_float(tmp_path / "searched" / row["file"]) - image).abs().max() < 1.01 / 127.5
 
 
 def test_draws_writes_what_the_classifier_says_nearer_to_what_was_asked(generate_cli, grey_snapshot, tmp_path):
     args = ("--network", grey_snapshot, "--msp", "0.4", "--class", "3", "--noise-mode", "random")
-    for outdir, more in (("plain", ()), ("drawn", ("--within", "0.01", "--draws", "8"))):
+    for outdir, more in (("plain", ("--within", "off")), ("drawn", ("--within", "0.01", "--draws", "8"))):
         code, _, err = generate_cli(*args, "--seeds", "0-15", "--outdir", outdir, *more)
         assert (code, err) == (0, "")
         assert (tmp_path / outdir / "grid.png").is_file()
@@ -186,9 +187,10 @@ def test_points_give_a_table_and_a_scatter(generate_cli, points_snapshot, tmp_pa
         (["--seeds", "4294967296"], 1, "--seeds"),
         (["--trunc", "nan"], 2, "--trunc"),
         (["--within", "-1"], 2, "--within"),
-        (["--draws", "8"], 1, "add --within"),
+        (["--within", "near"], 2, "--within"),
+        (["--within", "off", "--draws", "8"], 1, "leave '--within off' out"),
         (["--within", "0.1", "--draws", "0"], 2, "--draws"),
-        (["--within", "0.1", "--steady"], 1, "add --within 0.05 --draws 40"),
+        (["--within", "0.1", "--steady"], 1, "add --draws 40"),
         (["--grid", "grid.gif"], 2, "--grid"),
         (["--device", "toaster"], 1, "--device"),
         (["--noise-mode", "loud"], 2, "noise-mode"),
