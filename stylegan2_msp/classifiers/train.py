@@ -52,7 +52,7 @@ def train_classifier(
         data: images uint8 [N, C, H, W], or points float32 [N, 2].
         classes: int64 [N], each in [0, num_classes).
         num_classes: K.
-        seed: of the split, the initial weights and the order.
+        seed: of the split, the initial weights, the order and dropout.
         dropout: percentage of hidden units dropped while training.
         arch: a key of `RECIPES`; by default 'cnn' for images and 'mlp' for points.
         arch_args: further arguments of that network.
@@ -70,12 +70,12 @@ def train_classifier(
     spec = replace(spec, arch=arch or spec.arch, arch_args=args)
     recipe = RECIPES[spec.arch]
     epochs = min(max(math.ceil(recipe.samples / len(train)), recipe.min_epochs), recipe.max_epochs)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = build_network(spec).to(device)
     scaler = FrozenClassifier(spec, nn.Identity()).to(device)  # its input map alone
     data, classes = data.to(device), classes.to(device)
-    _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)
+    with torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
+        torch.manual_seed(seed)  # for the initial weights and dropout
+        net = build_network(spec).to(device)
+        _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)
 
     frozen = FrozenClassifier(spec, net).to(device)
     report = {

@@ -59,6 +59,17 @@ def test_the_seed_settles_every_weight() -> None:
     assert train_classifier(images, classes, 10, seed=3).to_bytes() == first.to_bytes()
 
 
+def test_the_seed_settles_dropout() -> None:
+    points, classes = moons(500, 0)
+    found = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        state = torch.random.get_rng_state()
+        found.append(train_classifier(points, classes, 2, seed=3, dropout=25).to_bytes())
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert found[0] == found[1]
+
+
 def test_moons_classifier_is_accurate_smooth_and_calibrated() -> None:
     frozen = train_classifier(*moons(4000, 0), 2, seed=0)
     points, classes = moons(4000, 1)
