@@ -227,8 +227,8 @@ class ConditionalGenerator(Conditions):
         rows = []
         for cls, request in zip(classes, wanted, strict=True):
             u = sure if request.u is None else request.u
-            given = isinstance(u, tuple)
-            rows.append(torch.tensor([u]) if given else self.measure.rows(cls[None], torch.tensor([u])))
+            level = torch.tensor([u], dtype=torch.float32)
+            rows.append(level if isinstance(u, tuple) else self.measure.rows(cls[None], level))
         return make_labels(classes.to(self.device), torch.cat(rows).to(self.device), self.num_classes)
 
     def answers(self, items: torch.Tensor, wanted: Sequence[Request]) -> list[Answer | None]:

@@ -92,7 +92,7 @@ def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snaps
     path = Path(path)
     header, tensors = _read(path)
     with _naming(path):
-        G = build_network(header["network"], json.loads(header["init_kwargs"]))
+        G = build_network(header["network"], json.loads(header["init_kwargs"])).float()  # whatever the default dtype
         info = json.loads(header["info"])
         G.load_state_dict(_under(_G_PREFIX, tensors))
     G.eval().requires_grad_(False).to(device)
@@ -109,7 +109,7 @@ def load_discriminator(path: str | Path) -> torch.nn.Module | None:
     if "D_init_kwargs" not in header:
         return None
     with _naming(path):
-        D = build_network("Discriminator", json.loads(header["D_init_kwargs"]))
+        D = build_network("Discriminator", json.loads(header["D_init_kwargs"])).float()
         D.load_state_dict(_under(_D_PREFIX, tensors))
     return D.eval().requires_grad_(False)
 

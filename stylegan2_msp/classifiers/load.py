@@ -234,7 +234,7 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
         buffer = io.BytesIO()
         try:
             with torch_quiet():
-                example = (torch.zeros(batch, *shape),)
+                example = (torch.zeros(batch, *shape, dtype=torch.float32),)
                 program = torch.export.export(model, example, dynamic_shapes=dynamic, strict=False)
                 torch.export.save(program, buffer)
             return buffer.getvalue()

@@ -13,6 +13,7 @@ import torch
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator, to_uint8
+from stylegan2_msp.metrics.asking import ask_uniform
 from stylegan2_msp.request import Request
 from stylegan2_msp.search import Search
 from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
@@ -101,6 +102,22 @@ def test_random_noise_follows_the_seed_and_leaves_the_global_state_alone(noisy):
     assert torch.equal(before, torch.get_rng_state())
     assert torch.allclose(one[1:], again, atol=1e-5)
     assert (one - noisy.sample(seeds=[1, 2], noise_mode="none")).abs().max() > 1e-4
+
+
+@pytest.mark.usefixtures("default_float64")
+def test_the_callers_default_dtype_changes_nothing(noisy, rgb_snapshot):
+    asked = {"classes": [1, 2], "msp": [0.9, 0.6], "seeds": [4, 5], "noise_mode": "random"}
+    found, loaded = noisy.sample(**asked), load_generator(rgb_snapshot, "cpu")
+    images = loaded.sample(**asked, within=0.1, draws=2)
+    level = ask_uniform(10, [0.5, 1.0], 4, 16, torch.Generator().manual_seed(0)).z
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, noisy.sample(**asked))
+    again = load_generator(rgb_snapshot, "cpu")
+    assert torch.equal(images, again.sample(**asked, within=0.1, draws=2))
+    assert torch.equal(loaded.classifier.predict(images)[1], again.classifier.predict(images)[1])
+    assert torch.equal(level, ask_uniform(10, [0.5, 1.0], 4, 16, torch.Generator().manual_seed(0)).z)
+    torch.set_default_dtype(torch.bfloat16)  # in which 0.9 is 0.8984
+    assert torch.equal(noisy.labels([Request(0, 1, 0.9)])[:, -1], torch.tensor([0.9], dtype=torch.float32))
 
 
 def test_seed_rng_rows_are_independent_of_each_other():

@@ -121,6 +121,11 @@ def test_the_same_factory_gives_the_same_file(module: Path) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.usefixtures("default_float64")
+def test_a_factory_is_exported_whatever_the_default_dtype(module: Path) -> None:
+    assert tried("my_nets:plain").probs(torch.zeros(2, 1, 8, 8, dtype=torch.float32)).dtype == torch.float32
+
+
 def test_declared_input_of_another_size_and_colour(module: Path) -> None:
     frozen = tried("my_nets:colour", Declared(size=16, channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)))
     assert frozen.spec.input_size == 16
