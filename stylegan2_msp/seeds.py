@@ -49,4 +49,5 @@ class SeedRng(BatchRng):
         """Standard normal numbers, float32 [n, *shape], row i from seed i."""
         if n != len(self.generators):
             raise ValueError(f"{n} rows asked of {len(self.generators)} seeds")
-        return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in self.generators]).to(self.device)
+        rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in self.generators]
+        return torch.stack(rows).to(self.device)

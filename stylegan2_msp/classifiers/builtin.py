@@ -71,7 +71,7 @@ def _dropout(percent: int) -> list[nn.Module]:
 
 
 def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: dict[str, Any]) -> nn.Module:
-    """The untrained network 'cnn', 'mlp' or 'residual', float32; ``args``, its other arguments, may come from a file."""
+    """The untrained network 'cnn', 'mlp' or 'residual', float32; ``args``, its arguments, may come from a file."""
     known = {
         "cnn": {"width", "hidden", "dropout"},
         "mlp": {"hidden", "num_hidden", "dropout"},

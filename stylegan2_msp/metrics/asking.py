@@ -85,7 +85,8 @@ def ask_uniform(
     u = torch.tensor(list(levels), dtype=torch.float32).repeat(latents)
     labels = make_labels(classes, (measure or Msp()).rows(classes, u), num_classes)
     if not shared:
-        return Asked(labels, torch.randn(len(labels), z_dim, generator=generator, dtype=torch.float32), _seed(generator))
+        z = torch.randn(len(labels), z_dim, generator=generator, dtype=torch.float32)
+        return Asked(labels, z, _seed(generator))
     z = torch.randn(latents, z_dim, generator=generator, dtype=torch.float32).repeat_interleave(len(levels), dim=0)
     return Asked(labels, z, _seed(generator), len(levels))
 

@@ -1,6 +1,6 @@
 """Do a classifier's probabilities say how often it is right? Pure figures of merit, numpy in and out.
 
-probs are class probabilities [N, K], classes the true classes int [N]; a ValueError says where they are not. NaN gives NaN.
+probs are class probabilities [N, K], classes the true classes int [N]; ValueError where they are not. NaN gives NaN.
 """
 
 from __future__ import annotations
