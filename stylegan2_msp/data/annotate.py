@@ -178,17 +178,16 @@ def make_classifier(
         raise UserError("annotate: the data has no class labels, which every label vector begins with; add them first")
     if samples.num_classes < 2:
         raise UserError(f"annotate: the data has {samples.num_classes} class(es), 2 or more are needed")
-    data = torch.from_numpy(samples.data)
     shape = DataShape(samples.kind, samples.img_channels, samples.img_resolution, samples.num_classes)
     if classifier == "train":
         if weights is not None or declared is not None:
             raise UserError("--classifier train: makes its own weights and input; leave the other options out")
         classes = torch.from_numpy(samples.classes)
-        found = train_classifier(data, classes, samples.num_classes, seed, device, dropout)
+        found = train_classifier(torch.from_numpy(samples.data), classes, samples.num_classes, seed, device, dropout)
     else:
         found = _brought(classifier, shape, weights, declared).to(device)
     rows = np.linspace(0, len(samples) - 1, min(_TRIAL, len(samples))).astype(int)
-    check_classifier(found, to_float(data[rows].to(device)), f"--classifier {classifier}")
+    check_classifier(found, to_float(torch.from_numpy(samples.data[rows]).to(device)), f"--classifier {classifier}")
     return found
 
 

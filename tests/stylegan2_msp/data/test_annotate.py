@@ -288,3 +288,14 @@ def test_mirror_images_get_an_msp_of_their_own(plain: Path, known: str, tmp_path
     _, flipped = classifier.predict(torch.from_numpy(once.data[..., ::-1].copy()).float() / 127.5 - 1)
     assert np.allclose(both.annotation.u[n:], flipped.numpy(), atol=1e-6)
     assert not np.allclose(both.annotation.u[n:], once.annotation.u)
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_data_are_annotated_without_a_warning(known: str) -> None:
+    samples = images()
+    free = annotate_samples(samples, known).annotation
+    samples.data.flags.writeable = False
+    held = annotate_samples(samples, known).annotation
+    assert free is not None
+    assert held is not None
+    assert np.array_equal(held.u, free.u)
