@@ -81,7 +81,8 @@ class ConditionalGenerator(Conditions):
             uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
             within: search each item's level until the classifier's answer lies within this of the level asked for, as
-                far as G can make it (`search.search_levels`); by default G is given the level asked for.
+                far as G can make it (`search.search_levels`); by default G is given the level asked for. The answer is
+                that to the image as a file holds it, rounded to bytes; `batches` says for which items it was reached.
             draws: with ``within``: draw up to so many latents for each item in place of searching its level
                 (`search.draw_latents`). The first is the seed's own.
             steady: with ``draws``: the level must hold under small shifts of the image, too.
@@ -100,7 +101,8 @@ class ConditionalGenerator(Conditions):
         wanted = self.requests(classes, msp, seeds, uncertainty)
         search = self.search(within, draws, steady)
         parts = [made.items for made in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
-        return torch.cat(parts) if parts else torch.empty(0)
+        size = (2,) if self.kind == "points" else (self.G.img_channels, *[self.G.img_resolution] * 2)
+        return torch.cat(parts) if parts else torch.empty(0, *size, dtype=torch.float32, device=self.device)
 
     def requests(
         self,

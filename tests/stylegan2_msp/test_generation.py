@@ -37,6 +37,20 @@ def test_importing_the_package_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_loading_leaves_the_random_state_alone(grey_snapshot):
+    state = torch.random.get_rng_state()
+    load_generator(grey_snapshot, "cpu")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_no_seeds_are_no_items_of_the_usual_shape(rgb_snapshot, points_snapshot):
+    for path, shape in ((rgb_snapshot, (0, 3, 16, 16)), (points_snapshot, (0, 2))):
+        generator = load_generator(path, "cpu")
+        nothing = generator.sample(classes=1, seeds=[])
+        assert nothing.shape == shape
+        assert generator.classifier.predict(nothing)[1].shape == (0,)
+
+
 def test_classes_by_name(grey_snapshot):
     grey = load_generator(grey_snapshot)
     grey.class_names = ["round", "very round", *grey.class_names[2:]]
