@@ -234,7 +234,13 @@ class ConditionalGenerator(Conditions):
         return make_labels(classes.to(self.device), torch.cat(rows).to(self.device), self.num_classes)
 
     def answers(self, items: torch.Tensor, wanted: Sequence[Request]) -> list[Answer | None]:
-        """What the classifier that travelled along says of each item and its request; None for each without one."""
+        """What the classifier that travelled along says of each item and its request; None for each without one.
+
+        Raises:
+            ValueError: not as many items as requests.
+        """
+        if len(items) != len(wanted):
+            raise ValueError(f"{len(items)} items do not go with {len(wanted)} requests")
         if self.classifier is None:
             return [None] * len(items)
         classes = None

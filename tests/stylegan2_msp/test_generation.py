@@ -301,3 +301,9 @@ def test_random_noise_is_that_of_the_items_seed_and_another_one_with_another_lat
         ws = noisy.G.mapping(redrawn_latents(z, seeds, draw), c)
         expected = noisy.G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(seeds, draw)))
         torch.testing.assert_close(found, expected.clamp(-1, 1).detach())
+
+
+def test_answers_are_of_as_many_items_as_requests(grey):
+    wanted = grey.requests(3, 0.7, [0, 1])
+    with pytest.raises(ValueError, match="1 items do not go with 2 requests"):
+        grey.answers(grey.sample(3, 0.7, [0]), wanted)

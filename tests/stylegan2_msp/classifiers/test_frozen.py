@@ -141,6 +141,19 @@ def test_answers_are_float32_inside_autocast() -> None:
 def test_wrong_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"shape \[N, 1, 8, 8\], found \[2, 3, 8, 8\]"):
         cnn()(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"shape \[N, 1, 8, 8\], found \[1, 1, 16, 16\]"):  # not its upper left part
+        cnn().steady_level(torch.zeros(1, 1, 16, 16), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("name", ["msp", "true_class", "softmax"])
+def test_every_image_has_its_class(name: str) -> None:
+    frozen, x = cnn().with_measure(MEASURES[name]()), torch.zeros(3, 1, 8, 8)
+    for classes in (torch.tensor([1, 2]), torch.tensor([[0], [1], [2]])):
+        with pytest.raises(ValueError, match="3 samples need as many classes"):
+            frozen.answer(x, classes)
+        if name == "true_class":
+            with pytest.raises(ValueError, match="3 samples need as many classes"):
+                frozen.uncertainty(x, classes)
 
 
 @pytest.mark.parametrize(
