@@ -62,7 +62,15 @@ def train_classifier(
 
     Raises:
         UserError: there are too few samples to train on and to hold some out.
+        ValueError: data of another type or shape, or not a class in [0, num_classes) for every sample.
     """
+    if not (data.dtype == torch.uint8 and data.ndim == 4) and not (data.is_floating_point() and data.ndim == 2):
+        raise ValueError(
+            f"data must be images uint8 [N, C, H, W] or points float32 [N, 2], found {data.dtype} {list(data.shape)}"
+        )
+    if classes.shape != data.shape[:1] or bool(((classes < 0) | (classes >= num_classes)).any()):
+        found = f"{list(classes.shape)} from {int(classes.min())} to {int(classes.max())}" if len(classes) else "none"
+        raise ValueError(f"classes must be [{len(data)}] from 0 to {num_classes - 1}, found {found}")
     order = torch.Generator().manual_seed(seed)
     train, val = split_validation(classes, num_classes, order)
     spec = _builtin_spec(data[train], num_classes)

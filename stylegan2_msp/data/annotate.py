@@ -45,7 +45,7 @@ _PAPER = {False: (0.988, 0.985), True: (0.940, 0.932)}
 
 def annotate_samples(
     samples: Samples,
-    classifier: str,
+    classifier: str | Path,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -78,6 +78,7 @@ def annotate_samples(
         UserError: the classifier cannot be had or does not fit; nothing has been written.
     """
     _check_names(uncertainty, recalibration, holdout)
+    classifier = _name_of(classifier)
     if mirror and samples.kind == "points":
         raise UserError("--mirror: 2-D points have no mirror image; leave it out")
     where = pick_device(device)
@@ -102,7 +103,7 @@ def annotate_samples(
     return replace(samples, annotation=note)
 
 
-def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str, **options: Any) -> Path:
+def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str | Path, **options: Any) -> Path:
     """Annotates an archive (again, if it was annotated before) and writes it whole or not at all.
 
     Args:
@@ -123,7 +124,7 @@ def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str,
 
 def annotate_cached(
     data: str | Path,
-    classifier: str,
+    classifier: str | Path,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -137,7 +138,7 @@ def annotate_cached(
     Raises:
         UserError: as `annotate_archive`.
     """
-    archive = open_archive(data)
+    archive, classifier = open_archive(data), _name_of(classifier)
     shape = DataShape(archive.kind, archive.img_channels, archive.img_resolution, archive.num_classes)
     name = archive.path.resolve().name.removesuffix(".zip")
     found = None if classifier == "train" else _brought(classifier, shape, weights, declared)
@@ -189,6 +190,15 @@ def make_classifier(
     rows = np.linspace(0, len(samples) - 1, min(_TRIAL, len(samples))).astype(int)
     check_classifier(found, to_float(torch.from_numpy(samples.data[rows]).to(device)), f"--classifier {classifier}")
     return found
+
+
+def _name_of(classifier: str | Path) -> str:
+    if isinstance(classifier, (str, Path)):
+        return str(classifier)
+    raise UserError(
+        f"--classifier: is a {type(classifier).__name__}, expected a name; give that of a function that returns it, "
+        "package.module:factory (of a notebook's own __main__:factory)"
+    )
 
 
 def _check_names(uncertainty: str | None, recalibration: str | None, holdout: str | Path | None) -> None:

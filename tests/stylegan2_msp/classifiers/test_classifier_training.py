@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,18 @@ def test_it_trains_and_answers_on_a_gpu() -> None:
     assert frozen.spec.report["val_accuracy"] > 0.9
     assert frozen.scale.device == next(frozen.parameters()).device
     assert frozen.probs(to_float(images[:8].cuda())).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y - 1), r"\[60\] from 0 to 9, found \[60\] from -1 to 8"),
+        (lambda x, y: (x, y + 1), "found .* from 1 to 10"),
+        (lambda x, y: (x, y[:50]), r"found \[50\]"),
+        (lambda x, y: (x / 255, y), r"images uint8 .* found torch\.float32 \[60, 1, 16, 16\]"),
+        (lambda x, y: (x[:, 0], y), r"found torch\.uint8 \[60, 16, 16\]"),
+    ],
+)
+def test_samples_without_a_class_are_not_left_out_in_silence(change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_classifier(*change(*digits(60)), 10)

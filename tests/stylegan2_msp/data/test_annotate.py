@@ -299,3 +299,12 @@ def test_read_only_data_are_annotated_without_a_warning(known: str) -> None:
     assert free is not None
     assert held is not None
     assert np.array_equal(held.u, free.u)
+
+
+def test_a_classifier_may_be_a_path_and_no_module(known: str) -> None:
+    by_path, by_name = (annotate_samples(images(), given).annotation for given in (Path(known), known))
+    assert by_path is not None
+    assert by_name is not None
+    assert np.array_equal(by_path.u, by_name.u)
+    with pytest.raises(UserError, match=r"is a SmallCNN, expected a name; .*__main__:factory"):
+        annotate_samples(images(), classifier().net)  # type: ignore[arg-type]
