@@ -83,6 +83,7 @@ def save_snapshot(
         temporary.write_bytes(sorted_header(save(tensors, header)))
 
 
+@torch.inference_mode(False)  # or the networks could never pass a gradient on
 def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
     """Reads a snapshot without running anything that the file might hold; the caller's random state stays as it is.
 

@@ -36,6 +36,7 @@ RECIPES = {
 }
 
 
+@torch.inference_mode(False)  # with gradients, whatever mode the caller is in
 def train_classifier(
     data: torch.Tensor,
     classes: torch.Tensor,
@@ -80,7 +81,8 @@ def train_classifier(
     epochs = min(max(math.ceil(recipe.samples / len(train)), recipe.min_epochs), recipe.max_epochs)
     scaler = FrozenClassifier(spec, nn.Identity()).to(device)  # its input map alone
     data, classes = data.to(device), classes.to(device)
-    with torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
+    plain = torch.autocast(data.device.type, enabled=False)  # whatever the caller computes in
+    with plain, torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
         torch.manual_seed(seed)  # for the initial weights and dropout
         net = build_network(spec).to(device)
         _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)

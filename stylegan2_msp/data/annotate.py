@@ -43,6 +43,7 @@ _LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5)
 _PAPER = {False: (0.988, 0.985), True: (0.940, 0.932)}
 
 
+@torch.inference_mode(False)  # whatever mode the caller is in: training and the trial want gradients
 def annotate_samples(
     samples: Samples,
     classifier: str | Path,

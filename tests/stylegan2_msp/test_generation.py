@@ -307,3 +307,12 @@ def test_answers_are_of_as_many_items_as_requests(grey):
     wanted = grey.requests(3, 0.7, [0, 1])
     with pytest.raises(ValueError, match="1 items do not go with 2 requests"):
         grey.answers(grey.sample(3, 0.7, [0]), wanted)
+
+
+def test_what_was_loaded_in_inference_mode_passes_gradients_on_later(grey_snapshot):
+    with torch.inference_mode():
+        loaded = load_generator(grey_snapshot, "cpu")
+    z = latents([0], 16).requires_grad_(True)
+    images = loaded.G.synthesis(loaded.G.mapping(z, loaded.labels(loaded.requests(3, 0.7, [0]))), noise_mode="const")
+    (gradient,) = torch.autograd.grad(loaded.classifier.probs(images.float())[0, 3], z)
+    assert gradient.abs().max() > 0

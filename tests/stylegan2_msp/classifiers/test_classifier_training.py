@@ -138,3 +138,10 @@ def test_it_trains_and_answers_on_a_gpu() -> None:
 def test_samples_without_a_class_are_not_left_out_in_silence(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train_classifier(*change(*digits(60)), 10)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu")])
+def test_training_does_not_depend_on_the_callers_mode(mode: Any) -> None:
+    plain = train_classifier(*digits(100), 10).to_bytes()
+    with mode():
+        assert train_classifier(*digits(100), 10).to_bytes() == plain

@@ -308,3 +308,12 @@ def test_a_classifier_may_be_a_path_and_no_module(known: str) -> None:
     assert np.array_equal(by_path.u, by_name.u)
     with pytest.raises(UserError, match=r"is a SmallCNN, expected a name; .*__main__:factory"):
         annotate_samples(images(), classifier().net)  # type: ignore[arg-type]
+
+
+def test_annotating_does_not_depend_on_the_callers_mode(known: str) -> None:
+    plain = annotate_samples(images(), known).annotation
+    with torch.inference_mode():
+        found = annotate_samples(images(), known).annotation
+    assert plain is not None
+    assert found is not None
+    assert np.array_equal(found.u, plain.u)
