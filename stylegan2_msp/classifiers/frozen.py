@@ -161,11 +161,12 @@ class FrozenClassifier(nn.Module):
 
     def with_measure(self, measure: Measure) -> FrozenClassifier:
         """The same classifier with another measure."""
-        return FrozenClassifier(replace(self.spec, uncertainty=measure.settings()), self.net)
+        return FrozenClassifier(replace(self.spec, uncertainty=measure.settings()), self.net).to(self.scale.device)
 
     def with_recalibration(self, recalibration: Recalibration) -> FrozenClassifier:
         """The same classifier recalibrated otherwise."""
-        return FrozenClassifier(replace(self.spec, recalibration=recalibration.settings()), self.net)
+        spec = replace(self.spec, recalibration=recalibration.settings())
+        return FrozenClassifier(spec, self.net).to(self.scale.device)
 
     def _check_input(self, x: torch.Tensor) -> None:
         if not torch.is_tensor(x) or not x.is_floating_point():

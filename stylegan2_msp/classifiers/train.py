@@ -82,7 +82,7 @@ def train_classifier(
     scaler = FrozenClassifier(spec, nn.Identity()).to(device)  # its input map alone
     data, classes = data.to(device), classes.to(device)
     plain = torch.autocast(data.device.type, enabled=False)  # whatever the caller computes in
-    with plain, torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
+    with plain, torch.random.fork_rng(devices=[data.device] if data.device.type == "cuda" else []):
         torch.manual_seed(seed)  # for the initial weights and dropout
         net = build_network(spec).to(device)
         _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)

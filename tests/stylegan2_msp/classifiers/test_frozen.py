@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from second_device import DEVICE, second_device
 from torch import nn
 
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
+from stylegan2_msp.classifiers.recalibration import Temperature
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.uncertainty import MEASURES, msp
 
@@ -297,3 +299,12 @@ def test_uncertainty_is_the_measure_of_the_logits_and_differentiable_in_the_imag
     again = FrozenClassifier.from_bytes(frozen.to_bytes())
     assert again.measure == frozen.measure
     assert torch.equal(again.uncertainty(x, classes), u)
+
+
+def test_another_measure_or_recalibration_stays_on_the_device() -> None:
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    at_home = cnn().with_measure(MEASURES["entropy"]()).with_recalibration(Temperature(2.0))
+    with second_device():
+        away = cnn().to(DEVICE).with_measure(MEASURES["entropy"]()).with_recalibration(Temperature(2.0))
+        found = away.uncertainty(x.to(DEVICE)).cpu()
+    torch.testing.assert_close(found, at_home.uncertainty(x))
