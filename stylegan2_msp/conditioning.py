@@ -27,9 +27,12 @@ def make_labels(
         float32 [N, K + 1] or [N, 2 K].
 
     Raises:
-        ValueError: a class lies outside [0, num_classes).
+        ValueError: a class lies outside [0, num_classes) or is no whole number.
     """
-    index = torch.as_tensor(classes, dtype=torch.int64, device=device).reshape(-1)
+    given = torch.as_tensor(classes, device=device).reshape(-1)
+    index = given.to(torch.int64)
+    if given.is_floating_point() and bool((index != given).any()):
+        raise ValueError(f"classes must be whole numbers, found {given[index != given][0].item()}")
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= num_classes):
         raise ValueError(f"classes must lie in [0, {num_classes - 1}], found {int(index.min())} to {int(index.max())}")
     values = torch.as_tensor(u, dtype=torch.float32, device=index.device)

@@ -83,8 +83,9 @@ class ConditionalGenerator(Conditions):
             uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
             within: search each item's level until the classifier's answer lies within this of the level asked for, as
-                far as G can make it (`search.search_levels`). 'auto' is 0.03 (0.05 with ``draws``) where there is a
-                classifier to ask and one number to ask for; None gives G the level asked for.
+                far as G can make it (`search.search_levels`). The answer is that to the image as a file holds it, rounded
+                to bytes; `batches` says for which items it was reached. 'auto' is 0.03 (0.05 with ``draws``) where there
+                is a classifier to ask and one number to ask for; None gives G the level asked for.
             draws: draw up to so many latents for each item in place of searching its level (`search.draw_latents`).
                 The first is the seed's own.
             steady: with ``draws``: the level must hold under small shifts of the image, too.
@@ -103,7 +104,8 @@ class ConditionalGenerator(Conditions):
         wanted = self.requests(classes, msp, seeds, uncertainty)
         search = self.search(within, draws, steady)
         parts = [made.items for made in self.batches(wanted, truncation_psi, noise_mode, batch, search)]
-        return torch.cat(parts) if parts else torch.empty(0)
+        size = (2,) if self.kind == "points" else (self.G.img_channels, *[self.G.img_resolution] * 2)
+        return torch.cat(parts) if parts else torch.empty(0, *size, dtype=torch.float32, device=self.device)
 
     def requests(
         self,
@@ -239,12 +241,18 @@ class ConditionalGenerator(Conditions):
         rows = []
         for cls, request in zip(classes, wanted, strict=True):
             u = sure if request.u is None else request.u
-            given = isinstance(u, tuple)
-            rows.append(torch.tensor([u]) if given else self.measure.rows(cls[None], torch.tensor([u])))
+            level = torch.tensor([u], dtype=torch.float32)
+            rows.append(level if isinstance(u, tuple) else self.measure.rows(cls[None], level))
         return make_labels(classes.to(self.device), torch.cat(rows).to(self.device), self.num_classes)
 
     def answers(self, items: torch.Tensor, wanted: Sequence[Request]) -> list[Answer | None]:
-        """What the classifier that travelled along says of each item and its request; None for each without one."""
+        """What the classifier that travelled along says of each item and its request; None for each without one.
+
+        Raises:
+            ValueError: not as many items as requests.
+        """
+        if len(items) != len(wanted):
+            raise ValueError(f"{len(items)} items do not go with {len(wanted)} requests")
         if self.classifier is None:
             return [None] * len(items)
         classes = None

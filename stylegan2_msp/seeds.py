@@ -46,7 +46,8 @@ class SeedRng(BatchRng):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def randn(self, n: int, *shape: int) -> torch.Tensor:
-        """Standard normal numbers [n, *shape], row i from seed i."""
+        """Standard normal numbers, float32 [n, *shape], row i from seed i."""
         if n != len(self.generators):
             raise ValueError(f"{n} rows asked of {len(self.generators)} seeds")
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+        rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in self.generators]
+        return torch.stack(rows).to(self.device)

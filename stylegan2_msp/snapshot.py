@@ -83,16 +83,17 @@ def save_snapshot(
         temporary.write_bytes(sorted_header(save(tensors, header)))
 
 
+@torch.inference_mode(False)  # or the networks could never pass a gradient on
 def load_snapshot(path: str | Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Reads a snapshot without running anything that the file might hold.
+    """Reads a snapshot without running anything that the file might hold; the caller's random state stays as it is.
 
     Raises:
         UserError: the file is missing, truncated, of another format (a pickle, say) or does not fit its own header.
     """
     path = Path(path)
     header, tensors = _read(path)
-    with _naming(path):
-        G = build_network(header["network"], json.loads(header["init_kwargs"]))
+    with _naming(path), torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+        G = build_network(header["network"], json.loads(header["init_kwargs"])).float()  # whatever the default dtype
         info = json.loads(header["info"])
         G.load_state_dict(_under(_G_PREFIX, tensors))
     G.eval().requires_grad_(False).to(device)
@@ -108,8 +109,8 @@ def load_discriminator(path: str | Path) -> torch.nn.Module | None:
     header, tensors = _read(path)
     if "D_init_kwargs" not in header:
         return None
-    with _naming(path):
-        D = build_network("Discriminator", json.loads(header["D_init_kwargs"]))
+    with _naming(path), torch.random.fork_rng(devices=[]):
+        D = build_network("Discriminator", json.loads(header["D_init_kwargs"])).float()
         D.load_state_dict(_under(_D_PREFIX, tensors))
     return D.eval().requires_grad_(False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     late = minutes is not None and time.monotonic() - STARTED > 60 * minutes
     if late and item.get_closest_marker("slow") is not None:
         pytest.skip(f"slow, and {minutes:g} minutes have passed (--slow-for)")
+
+
+@pytest.fixture
+def default_float64() -> Iterator[None]:
+    """New tensors of a caller are float64 by default."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -33,12 +33,12 @@ class BatchRng:
     def randn(self, n: int, *shape: int) -> torch.Tensor:
         """Standard normal numbers, float32 [n, *shape]."""
         size = (n * self.world_size, *shape)
-        return self._mine(torch.randn(size, generator=self.generator, device=self.device))
+        return self._mine(torch.randn(size, generator=self.generator, dtype=torch.float32, device=self.device))
 
     def rand(self, n: int, *shape: int) -> torch.Tensor:
         """Uniform numbers in [0, 1), float32 [n, *shape]."""
         size = (n * self.world_size, *shape)
-        return self._mine(torch.rand(size, generator=self.generator, device=self.device))
+        return self._mine(torch.rand(size, generator=self.generator, dtype=torch.float32, device=self.device))
 
     def randint(self, high: int, n: int) -> torch.Tensor:
         """Integers in [0, high), int64 [n]."""
@@ -47,7 +47,7 @@ class BatchRng:
 
     def shared(self, *shape: int) -> torch.Tensor:
         """Uniform numbers in [0, 1) that are the same on every process, float32 [*shape]."""
-        return torch.rand(shape, generator=self.generator, device=self.device)
+        return torch.rand(shape, generator=self.generator, dtype=torch.float32, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, the same on every process."""

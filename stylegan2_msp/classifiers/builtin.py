@@ -71,7 +71,7 @@ def _dropout(percent: int) -> list[nn.Module]:
 
 
 def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: dict[str, Any]) -> nn.Module:
-    """The untrained network 'cnn', 'mlp' or 'residual'; ``args``, its further arguments, may come from a file."""
+    """The untrained network 'cnn', 'mlp' or 'residual', float32; ``args``, its arguments, may come from a file."""
     known = {
         "cnn": {"width", "hidden", "dropout"},
         "mlp": {"hidden", "num_hidden", "dropout"},
@@ -82,7 +82,7 @@ def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: d
         if name not in known or not isinstance(value, int) or not 1 <= value <= most:
             raise UserError(f"classifier: {arch!r} has no argument {name} = {value!r}")
     if arch == "mlp":
-        return SmallMLP(channels, num_classes, **args)
+        return SmallMLP(channels, num_classes, **args).float()
     if size < 4 or size & (size - 1):
         raise UserError(f"classifier: the built-in CNN wants a power-of-two size of 4 or more, found {size}")
-    return (SmallCNN if arch == "cnn" else ResidualCNN)(size, channels, num_classes, **args)
+    return (SmallCNN if arch == "cnn" else ResidualCNN)(size, channels, num_classes, **args).float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -23,14 +24,18 @@ def dropout_masks(net: nn.Module, draw: int) -> Iterator[None]:
     """Within it every dropout layer applies the mask number ``draw``.
 
     A mask has the shape of one sample and is the same for all of them (consistent dropout, Kirsch et al. 2019), so that
-    a sample's answer depends neither on its batch nor on the device, and is the same every time.
+    a sample's answer depends neither on its batch nor on the device, and is the same every time. What other threads ask
+    of the network meanwhile has none of these masks.
 
     Raises:
         UserError: the network has no dropout.
     """
     shapes: dict[nn.Dropout, torch.Size] = {}  # of the layers so far
+    asked_by = get_ident()
 
     def mask(layer: nn.Dropout, inputs: Any, out: torch.Tensor) -> torch.Tensor:
+        if get_ident() != asked_by:
+            return out
         if layer in shapes:  # the next pass: a program of a fixed batch size takes several
             shapes.clear()
         shapes[layer] = out.shape[1:]
@@ -63,5 +68,5 @@ def _mask(
     """
     generator = torch.Generator().manual_seed(draw)
     with torch.inference_mode(False):
-        numbers = [torch.rand(shape, generator=generator) for shape in shapes][-1]
+        numbers = [torch.rand(shape, generator=generator, dtype=torch.float32) for shape in shapes][-1]
         return (numbers >= p).to(device, dtype) / (1 - p)

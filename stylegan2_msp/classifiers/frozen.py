@@ -128,8 +128,13 @@ class FrozenClassifier(nn.Module):
         Args:
             x: as for `forward`.
             classes: class that each should have, int64 [N]; by default the predicted one.
+
+        Raises:
+            ValueError, TypeError: as `forward`, or not as many classes as samples.
         """
         logits = self(x)
+        if classes is not None and classes.shape != logits.shape[:1]:
+            raise ValueError(f"{len(logits)} samples need as many classes [N], found {list(classes.shape)}")
         pred = logits.argmax(dim=1)
         wanted = pred if classes is None else classes.to(pred.device)
         u = self.measure(self.measured_logits(x) if self.measure.draws else logits, wanted)
@@ -146,6 +151,7 @@ class FrozenClassifier(nn.Module):
             x: images as for `forward`.
             classes: class that each should have, int64 [N].
         """
+        self._check_input(x)
         side = self.img_resolution
         step = max(1, round(side / 32))
         framed = nn.functional.pad(x, (step,) * 4, mode="replicate")
@@ -155,11 +161,12 @@ class FrozenClassifier(nn.Module):
 
     def with_measure(self, measure: Measure) -> FrozenClassifier:
         """The same classifier with another measure."""
-        return FrozenClassifier(replace(self.spec, uncertainty=measure.settings()), self.net)
+        return FrozenClassifier(replace(self.spec, uncertainty=measure.settings()), self.net).to(self.scale.device)
 
     def with_recalibration(self, recalibration: Recalibration) -> FrozenClassifier:
         """The same classifier recalibrated otherwise."""
-        return FrozenClassifier(replace(self.spec, recalibration=recalibration.settings()), self.net)
+        spec = replace(self.spec, recalibration=recalibration.settings())
+        return FrozenClassifier(spec, self.net).to(self.scale.device)
 
     def _check_input(self, x: torch.Tensor) -> None:
         if not torch.is_tensor(x) or not x.is_floating_point():

@@ -6,11 +6,12 @@ import importlib
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
@@ -43,9 +44,9 @@ class Declared:
 
     size: int | None = None
     channels: int | None = None
-    range: tuple[float, float] = (0.0, 1.0)
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    range: Sequence[float] = (0.0, 1.0)
+    mean: Sequence[float] | float = (0.0,)
+    std: Sequence[float] | float = (1.0,)
     output: str = "logits"
 
 
@@ -141,7 +142,9 @@ def _declared_spec(shape: DataShape, declared: Declared) -> ClassifierSpec:
     if points and (declared.size or declared.channels):
         raise UserError("--input-size, --input-channels: the data are 2-D points; leave these options out")
     channels = 2 if points else declared.channels or shape.channels
-    if channels == 1 and max(len(declared.mean), len(declared.std)) > 1:
+    given = (declared.range, declared.mean, declared.std)
+    low_high, mean, std = (tuple(np.asarray(numbers, np.float64).ravel().tolist()) for numbers in given)
+    if channels == 1 and max(len(mean), len(std)) > 1:
         raise UserError(
             "--input-mean, --input-std: several numbers for grey images; add --input-channels 3 if the classifier "
             "wants colours, or give one number each"
@@ -154,9 +157,9 @@ def _declared_spec(shape: DataShape, declared: Declared) -> ClassifierSpec:
         img_resolution=shape.resolution,
         input_channels=channels,
         input_size=0 if points else declared.size or shape.resolution,
-        input_range=declared.range,
-        input_mean=declared.mean,
-        input_std=declared.std,
+        input_range=low_high,
+        input_mean=mean,
+        input_std=std,
         output=declared.output,
     )
 
@@ -193,6 +196,8 @@ def _from_factory(argument: str, weights: str | Path | None) -> nn.Module:
         raise UserError(f"--classifier: {argument} failed ({type(error).__name__}: {_line(error)})") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"--classifier: {argument} returned a {type(model).__name__}, expected a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(f"--classifier: {argument} returned a TorchScript program; return the module it was made of")
     if weights is not None:
         state = _read_state(Path(weights))
         for prefix in _WRAPPERS:
@@ -234,7 +239,7 @@ def _export(model: nn.Module, spec: ClassifierSpec, argument: str) -> bytes:
         buffer = io.BytesIO()
         try:
             with torch_quiet():
-                example = (torch.zeros(batch, *shape),)
+                example = (torch.zeros(batch, *shape, dtype=torch.float32),)
                 program = torch.export.export(model, example, dynamic_shapes=dynamic, strict=False)
                 torch.export.save(program, buffer)
             return buffer.getvalue()

@@ -36,6 +36,7 @@ RECIPES = {
 }
 
 
+@torch.inference_mode(False)  # with gradients, whatever mode the caller is in
 def train_classifier(
     data: torch.Tensor,
     classes: torch.Tensor,
@@ -52,7 +53,7 @@ def train_classifier(
         data: images uint8 [N, C, H, W], or points float32 [N, 2].
         classes: int64 [N], each in [0, num_classes).
         num_classes: K.
-        seed: of the split, the initial weights and the order.
+        seed: of the split, the initial weights, the order and dropout.
         dropout: percentage of hidden units dropped while training.
         arch: a key of `RECIPES`; by default 'cnn' for images and 'mlp' for points.
         arch_args: further arguments of that network.
@@ -62,7 +63,15 @@ def train_classifier(
 
     Raises:
         UserError: there are too few samples to train on and to hold some out.
+        ValueError: data of another type or shape, or not a class in [0, num_classes) for every sample.
     """
+    if not (data.dtype == torch.uint8 and data.ndim == 4) and not (data.is_floating_point() and data.ndim == 2):
+        raise ValueError(
+            f"data must be images uint8 [N, C, H, W] or points float32 [N, 2], found {data.dtype} {list(data.shape)}"
+        )
+    if classes.shape != data.shape[:1] or bool(((classes < 0) | (classes >= num_classes)).any()):
+        found = f"{list(classes.shape)} from {int(classes.min())} to {int(classes.max())}" if len(classes) else "none"
+        raise ValueError(f"classes must be [{len(data)}] from 0 to {num_classes - 1}, found {found}")
     order = torch.Generator().manual_seed(seed)
     train, val = split_validation(classes, num_classes, order)
     spec = _builtin_spec(data[train], num_classes)
@@ -70,12 +79,13 @@ def train_classifier(
     spec = replace(spec, arch=arch or spec.arch, arch_args=args)
     recipe = RECIPES[spec.arch]
     epochs = min(max(math.ceil(recipe.samples / len(train)), recipe.min_epochs), recipe.max_epochs)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = build_network(spec).to(device)
     scaler = FrozenClassifier(spec, nn.Identity()).to(device)  # its input map alone
     data, classes = data.to(device), classes.to(device)
-    _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)
+    plain = torch.autocast(data.device.type, enabled=False)  # whatever the caller computes in
+    with plain, torch.random.fork_rng(devices=[data.device] if data.device.type == "cuda" else []):
+        torch.manual_seed(seed)  # for the initial weights and dropout
+        net = build_network(spec).to(device)
+        _fit(net, scaler, data, classes, train.to(device), recipe, epochs, order)
 
     frozen = FrozenClassifier(spec, net).to(device)
     report = {

@@ -43,9 +43,10 @@ _LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5)
 _PAPER = {False: (0.988, 0.985), True: (0.940, 0.932)}
 
 
+@torch.inference_mode(False)  # whatever mode the caller is in: training and the trial want gradients
 def annotate_samples(
     samples: Samples,
-    classifier: str,
+    classifier: str | Path,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -78,6 +79,7 @@ def annotate_samples(
         UserError: the classifier cannot be had or does not fit; nothing has been written.
     """
     _check_names(uncertainty, recalibration, holdout)
+    classifier = _name_of(classifier)
     if mirror and samples.kind == "points":
         raise UserError("--mirror: 2-D points have no mirror image; leave it out")
     where = pick_device(device)
@@ -102,7 +104,7 @@ def annotate_samples(
     return replace(samples, annotation=note)
 
 
-def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str, **options: Any) -> Path:
+def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str | Path, **options: Any) -> Path:
     """Annotates an archive (again, if it was annotated before) and writes it whole or not at all.
 
     Args:
@@ -123,7 +125,7 @@ def annotate_archive(data: str | Path, dest: str | Path | None, classifier: str,
 
 def annotate_cached(
     data: str | Path,
-    classifier: str,
+    classifier: str | Path,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -137,7 +139,7 @@ def annotate_cached(
     Raises:
         UserError: as `annotate_archive`.
     """
-    archive = open_archive(data)
+    archive, classifier = open_archive(data), _name_of(classifier)
     shape = DataShape(archive.kind, archive.img_channels, archive.img_resolution, archive.num_classes)
     name = archive.path.resolve().name.removesuffix(".zip")
     found = None if classifier == "train" else _brought(classifier, shape, weights, declared)
@@ -178,18 +180,26 @@ def make_classifier(
         raise UserError("annotate: the data has no class labels, which every label vector begins with; add them first")
     if samples.num_classes < 2:
         raise UserError(f"annotate: the data has {samples.num_classes} class(es), 2 or more are needed")
-    data = torch.from_numpy(samples.data)
     shape = DataShape(samples.kind, samples.img_channels, samples.img_resolution, samples.num_classes)
     if classifier == "train":
         if weights is not None or declared is not None:
             raise UserError("--classifier train: makes its own weights and input; leave the other options out")
         classes = torch.from_numpy(samples.classes)
-        found = train_classifier(data, classes, samples.num_classes, seed, device, dropout)
+        found = train_classifier(torch.from_numpy(samples.data), classes, samples.num_classes, seed, device, dropout)
     else:
         found = _brought(classifier, shape, weights, declared).to(device)
     rows = np.linspace(0, len(samples) - 1, min(_TRIAL, len(samples))).astype(int)
-    check_classifier(found, to_float(data[rows].to(device)), f"--classifier {classifier}")
+    check_classifier(found, to_float(torch.from_numpy(samples.data[rows]).to(device)), f"--classifier {classifier}")
     return found
+
+
+def _name_of(classifier: str | Path) -> str:
+    if isinstance(classifier, (str, Path)):
+        return str(classifier)
+    raise UserError(
+        f"--classifier: is a {type(classifier).__name__}, expected a name; give that of a function that returns it, "
+        "package.module:factory (of a notebook's own __main__:factory)"
+    )
 
 
 def _check_names(uncertainty: str | None, recalibration: str | None, holdout: str | Path | None) -> None:

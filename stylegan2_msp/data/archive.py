@@ -115,12 +115,14 @@ class Archive:
     ) -> np.ndarray:
         """Every image, or those at ``rows``, uint8 [N, C, H, W], decoded by ``workers`` threads, into ``out`` if given.
 
+        ``rows`` are positions, or a mask [N].
+
         Raises:
             UserError: an image is damaged or differs in size or channels, or memory does not suffice.
         """
         if self.kind != "images":
             raise UserError(f"{self.path}: holds 2-D points, expected images; choose another archive")
-        rows = np.arange(len(self)) if rows is None else rows
+        rows = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
         size = (len(rows), self.img_channels, self.img_resolution, self.img_resolution)
         images = room(size, str(self.path)) if out is None else out
 

@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from stylegan2_msp.data.pixels import encode_png
+from stylegan2_msp.data.arrays import check_probs, parse_array
+from stylegan2_msp.data.manifest import parse_manifest
+from stylegan2_msp.data.members import stays_inside
+from stylegan2_msp.data.pixels import RESOLUTIONS, encode_png, is_image_name
 from stylegan2_msp.data.samples import Samples
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.files import make_folder, replacing
@@ -59,13 +62,14 @@ def write_archive(dest: str | Path, samples: Samples, progress: bool = True) -> 
     be new or empty.
 
     Raises:
-        UserError: the place cannot be written, the disk is full, or the labels are too large to be read again; nothing
-            is left behind.
-        ValueError: names are not sorted and unique (an archive is read back in the order of its names).
+        UserError: the place cannot be written, the disk is full, or the labels could not be read again (too large, a
+            level out of its range, ...); nothing is left behind.
+        ValueError: names are not sorted and unique (an archive is read back in the order of its names) or no images'
+            names; there are no samples, images of a size that no archive has, points that are not finite, or an
+            annotation without classes.
     """
     path = check_destination(dest)
-    if len(samples.names) != len(samples) or samples.names != sorted(set(samples.names)):
-        raise ValueError("samples need one name each, sorted and unique")
+    _check_samples(samples)
     count = len(samples) if samples.kind == "images" else 1
     contents = _contents(samples)
     if progress:
@@ -77,8 +81,27 @@ def write_archive(dest: str | Path, samples: Samples, progress: bool = True) -> 
     return path
 
 
+def _check_samples(samples: Samples) -> None:
+    names, side = samples.names, samples.img_resolution
+    if not len(samples):
+        raise ValueError("there are no samples to write")
+    if len(names) != len(samples) or names != sorted(set(names)):
+        raise ValueError("samples need one name each, sorted and unique")
+    if samples.annotation is not None and samples.classes is None:
+        raise ValueError("annotated samples need classes, with which every label begins")
+    if samples.kind == "points":
+        if not np.isfinite(samples.data).all():
+            raise ValueError("points must be finite, found NaN or infinity")
+        return
+    if (name := next((n for n in names if not is_image_name(n) or not stays_inside(n)), None)) is not None:
+        raise ValueError(f"{name!r} is no image's name in an archive; make names like 00000/img00000000.png")
+    if side not in RESOLUTIONS:
+        raise ValueError(f"images of {side}x{side} go into no archive, sides must be a power of two from 4 to 1024")
+
+
 def _contents(samples: Samples) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every file."""
+    manifest = _checked_manifest(samples)
     if samples.kind == "images":
         for name, pixels in zip(samples.names, samples.data, strict=True):
             yield name, encode_png(pixels)
@@ -89,13 +112,22 @@ def _contents(samples: Samples) -> Iterator[tuple[str, bytes]]:
         yield PROBABILITIES_FILE, _npy(note.probs)
     if note is not None and note.classifier_bytes is not None:
         yield CLASSIFIER_FILE, note.classifier_bytes
+    yield "dataset.json", manifest
+
+
+def _checked_manifest(samples: Samples) -> bytes:
+    """Bytes of dataset.json, which have been read as `open_archive` will read them."""
     manifest = json.dumps(_manifest(samples), separators=(",", ":")).encode()
     if len(manifest) > (most := manifest_limit(len(samples))):
         found = f"dataset.json would have {len(manifest) / 2**20:.0f} MiB, of {most / 2**20:.0f} allowed"
         raise UserError(
             f"{found}: {samples.num_classes} numbers for each of {len(samples)} samples; take fewer of either"
         )
-    yield "dataset.json", manifest
+    read = parse_manifest(manifest, samples.names, "samples")
+    if samples.annotation is not None and samples.annotation.probs is not None:
+        probs = parse_array(_npy(samples.annotation.probs), (len(samples), read.num_classes), "samples: probabilities")
+        check_probs(probs, read, samples.names, "samples: probabilities")
+    return manifest
 
 
 def _manifest(samples: Samples) -> dict[str, Any]:

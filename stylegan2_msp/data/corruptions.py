@@ -32,10 +32,11 @@ TABLES = {
 def corrupt_gaussian(samples: Samples, table: str, seed: int) -> Samples:
     """Corrupts a random half of the images: blur or noise, equally likely, severity uniform in 1..5.
 
-    The recipe of Le Coz 2023, section 3; kind and severity of every image are recorded.
+    The recipe of Le Coz 2023, section 3; kind and severity of every image are recorded. An annotation is left out: the
+    images are others now.
 
     Args:
-        samples: images without annotation.
+        samples: clean images.
         table: a key of `TABLES`.
         seed: the same seed gives the same images.
 
@@ -59,7 +60,8 @@ def corrupt_gaussian(samples: Samples, table: str, seed: int) -> Samples:
     kinds, levels = np.full(count, "none", dtype=object), np.zeros(count, dtype=np.int64)
     kinds[chosen] = np.where(is_blur, "blur", "noise")
     levels[chosen] = severity
-    return replace(samples, data=images, corruption=Corruption(table, kinds.tolist(), levels.tolist()))
+    corruption = Corruption(table, kinds.tolist(), levels.tolist())
+    return replace(samples, data=images, corruption=corruption, annotation=None)
 
 
 def gaussian_noise(images: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

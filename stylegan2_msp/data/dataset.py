@@ -258,4 +258,6 @@ def _label_rows(archive: Archive, condition: str) -> np.ndarray:
         return archive.labels()
     if condition == "class":
         return np.eye(archive.num_classes, dtype=np.float32)[archive.classes]
+    if condition != "none":
+        raise ValueError(f"condition must be 'none', 'class' or 'class+msp', found {condition!r}")
     return np.zeros((len(archive), 0), dtype=np.float32)

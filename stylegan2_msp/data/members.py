@@ -177,8 +177,13 @@ def _suspicious(names: list[str]) -> list[str]:
     return []
 
 
+def stays_inside(name: str) -> bool:
+    """Whether a member of this name lies in its archive, on any system."""
+    return not (name.startswith("/") or "\\" in name or "\0" in name or ":" in name[:2] or ".." in name.split("/"))
+
+
 def _check_name(path: Path, name: str) -> None:
-    if name.startswith("/") or "\\" in name or "\0" in name or ":" in name[:2] or ".." in name.split("/"):
+    if not stays_inside(name):
         raise UserError(f"{path}: member {name!r} points outside the archive; do not use this file, make it again")
 
 

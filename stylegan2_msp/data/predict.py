@@ -26,7 +26,7 @@ def predict_all(classifier: FrozenClassifier, samples: Samples, batch: int = BAT
     parts, values = [], []
     starts = range(0, len(data), batch)
     for start in track(starts, "annotating", len(data), _unit(classifier), step=batch):
-        x = to_float(torch.from_numpy(data[start : start + batch]).to(device))
+        x = to_float(torch.tensor(data[start : start + batch], device=device))  # a copy: data may be read-only
         logits = classifier(x)
         wanted = classifier.measured_logits(x) if measure.draws else logits
         parts.append(logits.softmax(dim=1).cpu())

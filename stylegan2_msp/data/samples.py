@@ -41,11 +41,14 @@ class Samples:
     Attributes:
         data: images uint8 [N, C, H, W] (C 1 or 3, H = W) or points float32 [N, 2].
         names: file name of each image in its archive, sorted.
-        classes: int64 [N], or None when unlabelled.
+        classes: int64 [N] from 0, or None when unlabelled.
         class_names: one name per class.
         split: which split of its source this is, 'train' or 'test'.
         corruption: what was done to each image.
         annotation: what a classifier says of each sample.
+
+    Raises:
+        ValueError: data or classes are of another type or shape, or a class has no name.
     """
 
     data: np.ndarray
@@ -55,6 +58,25 @@ class Samples:
     split: str | None = None
     corruption: Corruption | None = None
     annotation: Annotation | None = None
+
+    def __post_init__(self) -> None:
+        dtype, shape = getattr(self.data, "dtype", type(self.data).__name__), np.shape(self.data)
+        square = len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
+        if not (dtype == np.uint8 and square) and not (dtype == np.float32 and shape[1:] == (2,)):
+            raise ValueError(
+                "samples must be images uint8 [N, C, H, W] with C 1 or 3 and H = W, or points float32 [N, 2], "
+                f"found {dtype} {list(shape)}"
+            )
+        if self.classes is None:
+            return
+        dtype, of = getattr(self.classes, "dtype", type(self.classes).__name__), np.shape(self.classes)
+        if dtype != np.int64 or of != shape[:1]:
+            raise ValueError(f"classes must be int64 [{shape[0]}], found {dtype} {list(of)}")
+        low, high = self.classes.min(initial=0), self.classes.max(initial=-1)
+        if low < 0:
+            raise ValueError(f"classes must be numbered from 0, found {low}")
+        if self.class_names is not None and not (isinstance(self.class_names, list) and high < len(self.class_names)):
+            raise ValueError(f"class_names must be a list that names the classes 0 to {high}, found {self.class_names}")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -82,7 +104,8 @@ class Samples:
         return len(self.class_names) if self.class_names else int(self.classes.max(initial=-1)) + 1
 
     def take(self, index: np.ndarray) -> Samples:
-        """The samples at these positions, in this order, under fresh names."""
+        """The samples at these positions (or where a mask [N] is true), in this order, under fresh names."""
+        index = np.arange(len(self))[index]
         corruption, note = self.corruption, self.annotation
         if corruption is not None:
             rows = index.tolist()

@@ -18,7 +18,12 @@ def split_rows(classes: np.ndarray | None, count: int, split: str) -> np.ndarray
     """Rows of a split: 'test' is every fifth sample of each class, 'train' the others, 'all' both.
 
     The seed has no say in it, so that two commands with different seeds never share samples between splits.
+
+    Raises:
+        ValueError: there is no such split.
     """
+    if split not in ("train", "test", "all"):
+        raise ValueError(f"split must be 'train', 'test' or 'all', found {split!r}")
     if split == "all":
         return np.arange(count)
     test = np.zeros(count, dtype=bool)

@@ -67,7 +67,7 @@ def bins_of(u: npt.ArrayLike, levels: Sequence[float]) -> Array:
 def ask_natural(labels: torch.Tensor, n: int, z_dim: int, generator: torch.Generator) -> Asked:
     """n labels of the real labels [M, c_dim], drawn at random with replacement."""
     rows = torch.randint(len(labels), (n,), generator=generator)
-    return Asked(labels.cpu()[rows], torch.randn(n, z_dim, generator=generator), _seed(generator))
+    return Asked(labels.cpu()[rows], torch.randn(n, z_dim, generator=generator, dtype=torch.float32), _seed(generator))
 
 
 def ask_uniform(
@@ -85,8 +85,9 @@ def ask_uniform(
     u = torch.tensor(list(levels), dtype=torch.float32).repeat(latents)
     labels = make_labels(classes, (measure or Msp()).rows(classes, u), num_classes)
     if not shared:
-        return Asked(labels, torch.randn(len(labels), z_dim, generator=generator), _seed(generator))
-    z = torch.randn(latents, z_dim, generator=generator).repeat_interleave(len(levels), dim=0)
+        z = torch.randn(len(labels), z_dim, generator=generator, dtype=torch.float32)
+        return Asked(labels, z, _seed(generator))
+    z = torch.randn(latents, z_dim, generator=generator, dtype=torch.float32).repeat_interleave(len(levels), dim=0)
     return Asked(labels, z, _seed(generator), len(levels))
 
 
@@ -102,7 +103,8 @@ def ask_matched(
         if len(members):
             rows.append(members[torch.randint(len(members), (max(n // len(levels), 1),), generator=generator)])
     chosen = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
-    return Asked(labels[chosen], torch.randn(len(chosen), z_dim, generator=generator), _seed(generator))
+    z = torch.randn(len(chosen), z_dim, generator=generator, dtype=torch.float32)
+    return Asked(labels[chosen], z, _seed(generator))
 
 
 def _seed(generator: torch.Generator) -> int:

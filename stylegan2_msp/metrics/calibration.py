@@ -1,6 +1,6 @@
 """Do a classifier's probabilities say how often it is right? Pure figures of merit, numpy in and out.
 
-probs are class probabilities [N, K], classes the true classes int [N].
+probs are class probabilities [N, K], classes the true classes int [N]; ValueError where they are not. NaN gives NaN.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 BINS = 15
 _LEAST = 1e-12  # of a probability under the logarithm
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,10 @@ def _checked(probs: npt.ArrayLike, classes: npt.ArrayLike) -> tuple[Array, Array
     p, y = np.asarray(probs, dtype=np.float64), np.asarray(classes)
     if p.ndim != 2 or y.shape != (len(p),) or not len(p):
         raise ValueError(f"probabilities must be [N, K] and classes [N] with N > 0, found {p.shape} and {y.shape}")
+    whole = np.issubdtype(y.dtype, np.integer)
+    if not whole or y.min() < 0 or y.max() >= p.shape[1]:
+        found = f"{y.min()} to {y.max()}" if whole else f"{y.dtype}"
+        raise ValueError(f"classes must be whole numbers from 0 to {p.shape[1] - 1}, found {found}")
+    if (p < -_ROUNDING).any() or (np.abs(p.sum(axis=1) - 1) > _ROUNDING).any():
+        raise ValueError("probabilities must be at least 0 and sum to 1 in each row; take the softmax of logits first")
     return p, y

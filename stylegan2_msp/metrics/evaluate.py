@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -77,6 +78,9 @@ class Evaluator:
         baseline: a generator conditioned on the class alone, for rejection sampling.
         search: how to come near the levels asked for (`search.Search`); by default G is given them.
         truncation_psi: of the generator's w (`ConditionalGenerator.sample`).
+
+    Raises:
+        ValueError: ``n`` or ``batch`` below 1, ``seed`` below 0, or ``truncation_psi`` not finite.
     """
 
     generator: ConditionalGenerator
@@ -93,6 +97,9 @@ class Evaluator:
     results: Results = field(default_factory=Results)
 
     def __post_init__(self) -> None:
+        if min(self.n, self.batch) < 1 or self.seed < 0 or not math.isfinite(self.truncation_psi):
+            given = f"n={self.n}, batch={self.batch}, seed={self.seed}, truncation_psi={self.truncation_psi}"
+            raise ValueError(f"n and batch must be at least 1, seed at least 0, truncation_psi finite; found {given}")
         classifier = self.generator.classifier
         assert classifier is not None
         self.classifier: FrozenClassifier = classifier

@@ -110,10 +110,12 @@ def neighbourhoods(real: Array, fake: Array, k: int = NEIGHBOURS) -> Neighbourho
     equations 1 and 2); density: number of reals' B that hold a fake, over k; coverage: B of a real holds some fake
     (Naeem et al. 2020, equations 6 and 8).
     """
-    r, f = torch.from_numpy(np.ascontiguousarray(real)), torch.from_numpy(np.ascontiguousarray(fake))
+    dtype = np.result_type(real, fake, np.float32)
+    r, f = torch.from_numpy(np.array(real, dtype)), torch.from_numpy(np.array(fake, dtype))
     if min(len(r), len(f)) <= k:
         nothing = np.empty(0)
         return Neighbourhoods(nothing, nothing, nothing, nothing)
+    r, f = _centred(r, f)
     reach_r, reach_f = _reach(r, k), _reach(f, k)
     counts = torch.zeros(len(f))
     recalled, covered = [], []
@@ -193,6 +195,12 @@ def quality(
     return values, intervals
 
 
+def _centred(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both without the mean of x: `cdist` multiplies, and far from the origin that leaves few digits for distances."""
+    centre = x.mean(dim=0)
+    return x - centre, y - centre
+
+
 def _reach(x: torch.Tensor, k: int) -> torch.Tensor:
     """Distance of every row to its k-th nearest other row."""
     parts = []
@@ -205,5 +213,6 @@ def _reach(x: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _sum_of_distances(x: torch.Tensor, y: torch.Tensor) -> float:
+    x, y = _centred(x, y)
     mode = "donot_use_mm_for_euclid_dist" if x.shape[1] <= 3 else "use_mm_for_euclid_dist_if_necessary"
     return sum(float(torch.cdist(rows, y, compute_mode=mode).sum()) for rows in x.split(_ROWS_AT_ONCE))

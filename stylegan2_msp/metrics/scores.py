@@ -1,6 +1,6 @@
 """Figures of merit on pairs (u, v): u the uncertainty that was asked for, v what a classifier answers. Pure functions.
 
-Any scalar measure will do. A figure that is undefined (no pairs, a constant side) is NaN.
+Any scalar measure will do. A figure that is undefined (no pairs, a constant side, a NaN among them) is NaN.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def bias(u: npt.ArrayLike, v: npt.ArrayLike) -> float:
 def spearman(u: npt.ArrayLike, v: npt.ArrayLike) -> float:
     """Spearman's rank correlation in [-1, 1]: Pearson's correlation of the mean ranks (Spearman 1904)."""
     a, b = _pair(u, v)
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if a.size < 2 or not (np.ptp(a) > 0 and np.ptp(b) > 0):
         return math.nan
     x, y = mean_ranks(a), mean_ranks(b)
     x, y = x - x.mean(), y - y.mean()
@@ -179,4 +179,9 @@ def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(a), np.asarray(b)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"both sides must be one-dimensional and equally long, found {x.shape} and {y.shape}")
-    return x, y
+    return _signed(x), _signed(y)
+
+
+def _signed(x: Array) -> Array:
+    """Whole numbers as float64: differences of unsigned ones would wrap around."""
+    return x.astype(np.float64) if x.dtype.kind in "bui" else x

@@ -33,6 +33,7 @@ from stylegan2_msp.report.subject import class_only, fitting_archive, load_condi
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
 
+FEATURES = ("second", "inception", "none")
 _SCATTER_POINTS = 2000
 
 
@@ -120,8 +121,11 @@ def evaluate_network(
 
     Raises:
         UserError: something given does not fit; nothing has been written.
+        ValueError: as `Evaluator`.
     """
     begin = time.monotonic()
+    if features not in FEATURES:
+        raise UserError(f"--features {features}: is not one of {', '.join(FEATURES)}; choose one")
     if features != "none":
         check_torchmetrics()
     generator = load_conditional(network, device)

@@ -93,4 +93,6 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 def of_class(probs: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
     if classes is None:
         raise ValueError("this measure is the probability of a class: give classes, int64 [N]")
+    if classes.shape != probs.shape[:1]:
+        raise ValueError(f"{len(probs)} samples need as many classes [N], found {list(classes.shape)}")
     return probs.gather(1, classes[:, None].to(probs.device))[:, 0]

@@ -32,5 +32,9 @@ def test_the_level_of_a_softmax_vector_is_the_probability_of_the_class_likeliest
 def test_what_is_no_label_is_refused() -> None:
     with pytest.raises(ValueError, match=r"classes must lie in \[0, 2\], found -1 to 3"):
         make_labels([3, -1], 0.5, 3)
+    with pytest.raises(ValueError, match=r"classes must be whole numbers, found 0\.75"):
+        make_labels(torch.tensor([2.0, 0.75]), 0.5, 3)
+    assert torch.equal(make_labels(torch.tensor([2.0]), 0.5, 3), make_labels([2], 0.5, 3))
+    assert make_labels([], 0.5, 3).shape == (0, 4)
     with pytest.raises(ValueError, match=r"\[N, 4\] .* or \[N, 6\] .*, found \[2, 5\]"):
         split_labels(torch.zeros(2, 5), 3)

@@ -13,6 +13,7 @@ import torch
 
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import ConditionalGenerator, load_generator, to_uint8
+from stylegan2_msp.metrics.asking import ask_uniform
 from stylegan2_msp.request import Request
 from stylegan2_msp.search import Search
 from stylegan2_msp.seeds import SeedRng, latents, redrawn, redrawn_latents
@@ -34,6 +35,20 @@ def test_public_names_and_shape(rgb_snapshot):
 def test_importing_the_package_does_not_import_torch():
     code = "import stylegan2_msp, sys; assert 'torch' not in sys.modules and 'load_generator' in stylegan2_msp.__all__"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_loading_leaves_the_random_state_alone(grey_snapshot):
+    state = torch.random.get_rng_state()
+    load_generator(grey_snapshot, "cpu")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_no_seeds_are_no_items_of_the_usual_shape(rgb_snapshot, points_snapshot):
+    for path, shape in ((rgb_snapshot, (0, 3, 16, 16)), (points_snapshot, (0, 2))):
+        generator = load_generator(path, "cpu")
+        nothing = generator.sample(classes=1, seeds=[])
+        assert nothing.shape == shape
+        assert generator.classifier.predict(nothing)[1].shape == (0,)
 
 
 def test_classes_by_name(grey_snapshot):
@@ -101,6 +116,22 @@ def test_random_noise_follows_the_seed_and_leaves_the_global_state_alone(noisy):
     assert torch.equal(before, torch.get_rng_state())
     assert torch.allclose(one[1:], again, atol=1e-5)
     assert (one - noisy.sample(seeds=[1, 2], noise_mode="none")).abs().max() > 1e-4
+
+
+@pytest.mark.usefixtures("default_float64")
+def test_the_callers_default_dtype_changes_nothing(noisy, rgb_snapshot):
+    asked = {"classes": [1, 2], "msp": [0.9, 0.6], "seeds": [4, 5], "noise_mode": "random"}
+    found, loaded = noisy.sample(**asked), load_generator(rgb_snapshot, "cpu")
+    images = loaded.sample(**asked, within=0.1, draws=2)
+    level = ask_uniform(10, [0.5, 1.0], 4, 16, torch.Generator().manual_seed(0)).z
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, noisy.sample(**asked))
+    again = load_generator(rgb_snapshot, "cpu")
+    assert torch.equal(images, again.sample(**asked, within=0.1, draws=2))
+    assert torch.equal(loaded.classifier.predict(images)[1], again.classifier.predict(images)[1])
+    assert torch.equal(level, ask_uniform(10, [0.5, 1.0], 4, 16, torch.Generator().manual_seed(0)).z)
+    torch.set_default_dtype(torch.bfloat16)  # in which 0.9 is 0.8984
+    assert torch.equal(noisy.labels([Request(0, 1, 0.9)])[:, -1], torch.tensor([0.9], dtype=torch.float32))
 
 
 def test_seed_rng_rows_are_independent_of_each_other():
@@ -290,3 +321,18 @@ def test_random_noise_is_that_of_the_items_seed_and_another_one_with_another_lat
         ws = noisy.G.mapping(redrawn_latents(z, seeds, draw), c)
         expected = noisy.G.synthesis(ws, noise_mode="random", rng=SeedRng(redrawn(seeds, draw)))
         torch.testing.assert_close(found, expected.clamp(-1, 1).detach())
+
+
+def test_answers_are_of_as_many_items_as_requests(grey):
+    wanted = grey.requests(3, 0.7, [0, 1])
+    with pytest.raises(ValueError, match="1 items do not go with 2 requests"):
+        grey.answers(grey.sample(3, 0.7, [0]), wanted)
+
+
+def test_what_was_loaded_in_inference_mode_passes_gradients_on_later(grey_snapshot):
+    with torch.inference_mode():
+        loaded = load_generator(grey_snapshot, "cpu")
+    z = latents([0], 16).requires_grad_(True)
+    images = loaded.G.synthesis(loaded.G.mapping(z, loaded.labels(loaded.requests(3, 0.7, [0]))), noise_mode="const")
+    (gradient,) = torch.autograd.grad(loaded.classifier.probs(images.float())[0, 3], z)
+    assert gradient.abs().max() > 0

@@ -121,10 +121,30 @@ def test_the_same_factory_gives_the_same_file(module: Path) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.usefixtures("default_float64")
+def test_a_factory_is_exported_whatever_the_default_dtype(module: Path) -> None:
+    assert tried("my_nets:plain").probs(torch.zeros(2, 1, 8, 8, dtype=torch.float32)).dtype == torch.float32
+
+
 def test_declared_input_of_another_size_and_colour(module: Path) -> None:
     frozen = tried("my_nets:colour", Declared(size=16, channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)))
     assert frozen.spec.input_size == 16
     assert frozen(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("given", [0.5, [0.5], torch.tensor([0.5])])
+def test_mean_and_std_may_be_single_numbers(module: Path, given: Any) -> None:
+    torch.manual_seed(0)
+    found = tried("my_nets:plain", Declared(mean=given, std=given, range=[0, 1]))
+    torch.manual_seed(0)
+    assert found.to_bytes() == tried("my_nets:plain", Declared(mean=(0.5,), std=(0.5,))).to_bytes()
+
+
+def test_a_factory_that_returns_torchscript_is_one_line(module: Path) -> None:
+    factory = "def scripted(): return torch.jit.trace(Net(), torch.zeros(2, 1, 8, 8))"
+    (module / "my_nets.py").write_text(MODULE + factory)
+    with pytest.raises(UserError, match="my_nets:scripted returned a TorchScript program; return the module"):
+        load_classifier("my_nets:scripted", SHAPE)
 
 
 def test_a_graph_of_one_batch_size_is_filled_up(module: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,17 @@ def test_the_seed_settles_every_weight() -> None:
     assert train_classifier(images, classes, 10, seed=3).to_bytes() == first.to_bytes()
 
 
+def test_the_seed_settles_dropout() -> None:
+    points, classes = moons(500, 0)
+    found = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        state = torch.random.get_rng_state()
+        found.append(train_classifier(points, classes, 2, seed=3, dropout=25).to_bytes())
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert found[0] == found[1]
+
+
 def test_moons_classifier_is_accurate_smooth_and_calibrated() -> None:
     frozen = train_classifier(*moons(4000, 0), 2, seed=0)
     points, classes = moons(4000, 1)
@@ -111,3 +123,25 @@ def test_it_trains_and_answers_on_a_gpu() -> None:
     assert frozen.spec.report["val_accuracy"] > 0.9
     assert frozen.scale.device == next(frozen.parameters()).device
     assert frozen.probs(to_float(images[:8].cuda())).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y - 1), r"\[60\] from 0 to 9, found \[60\] from -1 to 8"),
+        (lambda x, y: (x, y + 1), "found .* from 1 to 10"),
+        (lambda x, y: (x, y[:50]), r"found \[50\]"),
+        (lambda x, y: (x / 255, y), r"images uint8 .* found torch\.float32 \[60, 1, 16, 16\]"),
+        (lambda x, y: (x[:, 0], y), r"found torch\.uint8 \[60, 16, 16\]"),
+    ],
+)
+def test_samples_without_a_class_are_not_left_out_in_silence(change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_classifier(*change(*digits(60)), 10)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu")])
+def test_training_does_not_depend_on_the_callers_mode(mode: Any) -> None:
+    plain = train_classifier(*digits(100), 10).to_bytes()
+    with mode():
+        assert train_classifier(*digits(100), 10).to_bytes() == plain

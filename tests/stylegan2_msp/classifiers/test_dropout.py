@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
-from stylegan2_msp.classifiers.dropout import dropout_masks, has_dropout
+from stylegan2_msp.classifiers.dropout import _mask, dropout_masks, has_dropout
 from stylegan2_msp.classifiers.load import DataShape, load_classifier
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.uncertainty import MutualInformation
@@ -107,6 +108,25 @@ def test_dropout_of_a_users_program_is_found_and_travels(tmp_path) -> None:
     with dropout_masks(own, 7), dropout_masks(again.net, 7):
         torch.testing.assert_close(again(x), own(x))
     torch.testing.assert_close(again(x), own(x))
+
+
+def test_masks_are_not_seen_by_other_threads() -> None:
+    frozen, x = with_dropout(), torch.rand(6, 1, 8, 8) * 2 - 1
+    plain, u = frozen(x), frozen.uncertainty(x)
+    with ThreadPoolExecutor(1) as other, dropout_masks(frozen.net, 0):
+        assert torch.equal(other.submit(frozen, x).result(), plain)
+        assert torch.equal(other.submit(frozen.uncertainty, x).result(), u)
+        assert not torch.equal(frozen(x), plain)
+
+
+@pytest.mark.usefixtures("default_float64")
+def test_masks_do_not_depend_on_the_default_dtype() -> None:
+    frozen, x = with_dropout().float(), torch.rand(6, 1, 8, 8) * 2 - 1
+    _mask.cache_clear()
+    u = frozen.uncertainty(x)
+    torch.set_default_dtype(torch.float32)
+    _mask.cache_clear()
+    assert torch.equal(frozen.uncertainty(x), u)
 
 
 def test_a_classifier_without_dropout_is_refused(tmp_path) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from second_device import DEVICE, second_device
 from torch import nn
 
 from stylegan2_msp.classifiers import ClassifierSpec, FrozenClassifier
 from stylegan2_msp.classifiers.builtin import SmallCNN, SmallMLP
+from stylegan2_msp.classifiers.recalibration import Temperature
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.uncertainty import MEASURES, msp
 
@@ -141,6 +143,19 @@ def test_answers_are_float32_inside_autocast() -> None:
 def test_wrong_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"shape \[N, 1, 8, 8\], found \[2, 3, 8, 8\]"):
         cnn()(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"shape \[N, 1, 8, 8\], found \[1, 1, 16, 16\]"):  # not its upper left part
+        cnn().steady_level(torch.zeros(1, 1, 16, 16), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("name", ["msp", "true_class", "softmax"])
+def test_every_image_has_its_class(name: str) -> None:
+    frozen, x = cnn().with_measure(MEASURES[name]()), torch.zeros(3, 1, 8, 8)
+    for classes in (torch.tensor([1, 2]), torch.tensor([[0], [1], [2]])):
+        with pytest.raises(ValueError, match="3 samples need as many classes"):
+            frozen.answer(x, classes)
+        if name == "true_class":
+            with pytest.raises(ValueError, match="3 samples need as many classes"):
+                frozen.uncertainty(x, classes)
 
 
 @pytest.mark.parametrize(
@@ -284,3 +299,12 @@ def test_uncertainty_is_the_measure_of_the_logits_and_differentiable_in_the_imag
     again = FrozenClassifier.from_bytes(frozen.to_bytes())
     assert again.measure == frozen.measure
     assert torch.equal(again.uncertainty(x, classes), u)
+
+
+def test_another_measure_or_recalibration_stays_on_the_device() -> None:
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    at_home = cnn().with_measure(MEASURES["entropy"]()).with_recalibration(Temperature(2.0))
+    with second_device():
+        away = cnn().to(DEVICE).with_measure(MEASURES["entropy"]()).with_recalibration(Temperature(2.0))
+        found = away.uncertainty(x.to(DEVICE)).cpu()
+    torch.testing.assert_close(found, at_home.uncertainty(x))

@@ -288,3 +288,32 @@ def test_mirror_images_get_an_msp_of_their_own(plain: Path, known: str, tmp_path
     _, flipped = classifier.predict(torch.from_numpy(once.data[..., ::-1].copy()).float() / 127.5 - 1)
     assert np.allclose(both.annotation.u[n:], flipped.numpy(), atol=1e-6)
     assert not np.allclose(both.annotation.u[n:], once.annotation.u)
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_data_are_annotated_without_a_warning(known: str) -> None:
+    samples = images()
+    free = annotate_samples(samples, known).annotation
+    samples.data.flags.writeable = False
+    held = annotate_samples(samples, known).annotation
+    assert free is not None
+    assert held is not None
+    assert np.array_equal(held.u, free.u)
+
+
+def test_a_classifier_may_be_a_path_and_no_module(known: str) -> None:
+    by_path, by_name = (annotate_samples(images(), given).annotation for given in (Path(known), known))
+    assert by_path is not None
+    assert by_name is not None
+    assert np.array_equal(by_path.u, by_name.u)
+    with pytest.raises(UserError, match=r"is a SmallCNN, expected a name; .*__main__:factory"):
+        annotate_samples(images(), classifier().net)  # type: ignore[arg-type]
+
+
+def test_annotating_does_not_depend_on_the_callers_mode(known: str) -> None:
+    plain = annotate_samples(images(), known).annotation
+    with torch.inference_mode():
+        found = annotate_samples(images(), known).annotation
+    assert plain is not None
+    assert found is not None
+    assert np.array_equal(found.u, plain.u)

@@ -172,3 +172,10 @@ def test_many_small_images_are_read_quickly(tmp_path: Path) -> None:
     start = time.process_time()
     open_archive(tmp_path / "data.zip").load_images()
     assert time.process_time() - start < 12 * 4000 / 70_000 * 10
+
+
+def test_images_are_chosen_by_positions_or_a_mask(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    archive = open_archive(write_archive(tmp_path / "x.zip", Samples(data, default_names("images", 4)), progress=False))
+    for rows in (np.array([3, 1]), np.array([False, True, False, True]), np.array([-1])):
+        assert np.array_equal(archive.load_images(progress=False, rows=rows), data[rows])

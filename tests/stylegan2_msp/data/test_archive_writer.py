@@ -176,3 +176,35 @@ def test_a_class_without_samples_still_counts_when_an_archive_is_read(tmp_path: 
         rows = [[name, [1 - k, k, 0, 0.7]] for k, name in enumerate(images(2).names)]
         content.writestr("dataset.json", json.dumps({"labels": rows}))
     assert open_archive(archive).num_classes == open_archive(archive).load(progress=False).num_classes == 3
+
+
+ANNOTATED = {"classes": np.arange(5) % 3}
+
+
+@pytest.mark.parametrize("dest", ["data.zip", "data"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": [f"../{i}.png" for i in range(5)]}, "'../0.png' is no image's name"),
+        ({"names": [f"/tmp/{i}.png" for i in range(5)]}, "is no image's name"),
+        ({"names": [f"img{i}" for i in range(5)]}, "'img0' is no image's name"),
+        ({"data": np.zeros((5, 1, 6, 6), np.uint8)}, "6x6 go into no archive"),
+        ({"data": np.zeros((0, 1, 8, 8), np.uint8), "names": []}, "no samples"),
+        ({"data": np.full((5, 2), np.nan, np.float32)}, "finite"),
+        ({"annotation": Annotation(np.full(5, 0.9))}, "need classes"),
+        ({"annotation": Annotation(np.full(5, 90.0)), **ANNOTATED}, "MSP 90 lies outside"),
+        ({"annotation": Annotation(np.full(5, np.nan)), **ANNOTATED}, "NaN"),
+        ({"annotation": Annotation(np.full(5, 0.9), np.full((5, 3), 1 / 3, np.float32)), **ANNOTATED}, "MSP 0.333333"),
+        (
+            {"annotation": Annotation(np.full(5, 0.9), np.full((5, 4), 0.25, np.float32)), **ANNOTATED},
+            "expected float32",
+        ),
+        ({"annotation": Annotation(np.full(5, 0.9), uncertainty="doubt"), **ANNOTATED}, "uncertainty: found"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(
+    tmp_path: Path, dest: str, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, UserError), match=message):
+        write_archive(tmp_path / "below" / dest, replace(images(), **change), progress=False)  # type: ignore[arg-type]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from stylegan2_msp.data.corruptions import TABLES, corrupt_gaussian, gaussian_blur, gaussian_noise
-from stylegan2_msp.data.samples import Samples, default_names
+from stylegan2_msp.data.samples import Annotation, Samples, default_names
 from stylegan2_msp.errors import UserError
 
 
@@ -107,3 +107,8 @@ def test_points_and_corrupted_images_are_refused() -> None:
         corrupt_gaussian(points, "imagenet-c", 0)
     with pytest.raises(UserError, match="corrupted already"):
         corrupt_gaussian(corrupt_gaussian(grey(10), "imagenet-c", 0), "imagenet-c", 0)
+
+
+def test_corrupted_images_have_no_annotation_of_clean_ones() -> None:
+    samples = replace(grey(10), classes=np.arange(10) % 2, annotation=Annotation(np.full(10, 0.9, np.float32)))
+    assert corrupt_gaussian(samples, "imagenet-c", 0).annotation is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from stylegan2_msp.data.samples import Annotation, Corruption, Samples, default_names
 
@@ -41,3 +44,50 @@ def test_mirror_images_follow_the_images_and_keep_class_and_corruption() -> None
     assert both.corruption is not None
     assert both.corruption.kind == KINDS * 2
     assert both.annotation is None  # a mirror image has a level of its own
+
+
+def test_a_mask_takes_what_it_marks() -> None:
+    marked, numbered = (samples().take(index) for index in (np.array([True, False, True, True]), np.array([0, 2, 3])))
+    assert np.array_equal(marked.data, numbered.data)
+    assert (marked.names, marked.corruption) == (numbered.names, numbered.corruption)
+
+
+PIXELS = np.zeros((4, 3, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (PIXELS / np.float32(255), r"float32 \[4, 3, 8, 8\]"),  # a classifier would be shown them as they are
+        (PIXELS.astype(np.int64), "int64"),
+        (PIXELS.transpose(0, 2, 3, 1), r"uint8 \[4, 8, 8, 3\]"),
+        (PIXELS[:, 0], r"uint8 \[4, 8, 8\]"),
+        (PIXELS[:, :2], r"uint8 \[4, 2, 8, 8\]"),
+        (PIXELS[:, :, :4], r"uint8 \[4, 3, 4, 8\]"),
+        (np.zeros((4, 2)), r"float64 \[4, 2\]"),
+        (np.zeros((4, 2), ">f4"), ">f4"),
+        (np.zeros((4, 3), np.float32), r"float32 \[4, 3\]"),
+        ([[0.0, 1.0]], r"list \[1, 2\]"),
+    ],
+)
+def test_data_of_another_type_or_shape_are_refused(data: Any, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"images uint8 \[N, C, H, W\] .* or points float32 \[N, 2\], found {found}"):
+        Samples(data, default_names("images", len(data)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "message"),
+    [
+        (np.array([0, 1, -1, 0]), None, "numbered from 0, found -1"),
+        (np.array([0.0, 1.0, 1.0, 0.0]), None, r"int64 \[4\], found float64"),
+        (np.array(["a", "b", "a", "b"]), None, "found <U1"),
+        (np.array([0, 1]), None, r"found int64 \[2\]"),
+        (np.eye(4, dtype=np.int64), None, r"found int64 \[4, 4\]"),
+        ([0, 1, 1, 0], None, r"found list \[4\]"),
+        (np.arange(4), ["a", "b"], "names the classes 0 to 3, found"),
+        (np.arange(4), np.array(["a", "b", "c", "d"]), "must be a list"),
+    ],
+)
+def test_classes_that_are_no_numbers_of_names_are_refused(classes: Any, names: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Samples(PIXELS, default_names("images", 4), classes, names)

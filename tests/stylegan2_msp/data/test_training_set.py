@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from stylegan2_msp.data.archive import open_archive
@@ -25,3 +26,8 @@ def test_flips_mirror_left_and_right_and_only_what_is_to_be_flipped(digits_archi
         for x in range(16):
             assert torch.equal(flipped[i, :, :, x], plain[i, :, :, 15 - x if mirrored else x])
     assert torch.equal(data.reals(index, torch.zeros(3, dtype=torch.bool)), plain)
+
+
+def test_a_condition_that_there_is_not_is_no_other_one(digits_archive: Path) -> None:
+    with pytest.raises(ValueError, match="'class\\+msp', found 'msp'"):
+        TrainingSet(open_archive(digits_archive), "msp", torch.device("cpu"))

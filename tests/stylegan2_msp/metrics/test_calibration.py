@@ -81,3 +81,20 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
 def test_shapes_are_checked(shape: tuple[int, ...], classes: int) -> None:
     with pytest.raises(ValueError, match=r"must be \[N, K\]"):
         ece(np.zeros(shape), np.zeros(classes, int))
+
+
+@pytest.mark.parametrize("figure", [ece, nll, brier, reliability, calibration_figures])
+@pytest.mark.parametrize(
+    ("probs", "classes", "message"),
+    [
+        (np.eye(3), np.array([0, 1, -1]), "whole numbers from 0 to 2, found -1 to 1"),
+        (np.eye(3), np.array([1, 2, 3]), "whole numbers from 0 to 2"),
+        (np.eye(3), np.array([0.0, 1.0, 2.0]), "found float64"),
+        (np.eye(3), np.array(["0", "1", "2"]), "found <U1"),
+        (np.log(np.full((3, 3), 1 / 3)), np.arange(3), "softmax of logits"),
+        (np.full((3, 3), 0.5), np.arange(3), "sum to 1"),
+    ],
+)
+def test_what_is_no_probability_or_no_class_gives_no_figure(figure, probs, classes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        figure(probs, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -218,3 +219,9 @@ def test_nearest_reals_have_no_interval_where_a_few_of_them_answer_every_request
 def test_rejection_has_items_of_every_class_however_few_are_asked_for() -> None:
     pool = evaluator(n=1, baseline=generator(Follower(c_dim=K)))._pool()
     assert set(pool.classes) == set(range(K))
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"batch": 0}, {"seed": -1}, {"truncation_psi": math.nan}])
+def test_numbers_out_of_range_are_refused_before_anything_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="n and batch must be at least 1, seed at least 0, truncation_psi finite"):
+        evaluator(**wrong)

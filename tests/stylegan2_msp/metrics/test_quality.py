@@ -166,3 +166,17 @@ def test_a_torchvision_of_another_torch_is_one_line(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", broken)
     with pytest.raises(UserError, match=r"^FID .*torchvision::nms does not exist\); install the torchvision that fits"):
         q.check_torchmetrics()
+
+
+def test_neighbours_and_distances_do_not_depend_on_where_the_features_lie():
+    """They lie on a lattice, so that moving them loses nothing."""
+    x, y = (np.round(sample(300, 6) * 64) / 64 for _ in range(2))
+    far = np.float32(8192)
+    for name, terms in vars(q.neighbourhoods(x, y)).items():
+        assert getattr(q.neighbourhoods(x + far, y + far), name) == pytest.approx(terms), name
+    assert q.diversity(x + far, np.zeros(300)) == pytest.approx(q.diversity(x, np.zeros(300)), rel=1e-5)
+
+
+def test_neighbourhoods_of_features_of_two_dtypes():
+    x, y = sample(60), sample(60, shift=0.5)
+    assert vars(q.neighbourhoods(x.astype(np.float64), y))["recall"] == pytest.approx(q.neighbourhoods(x, y).recall)

@@ -171,3 +171,20 @@ def test_per_level_statistics():
     assert high.median == pytest.approx(0.3)
     assert (high.q25, high.q75) == pytest.approx((0.2, 0.4))
     assert (high.q10, high.q90) == pytest.approx((0.14, 0.76))
+
+
+def test_a_nan_makes_every_figure_nan():
+    u = np.linspace(0, 1, 20)
+    v = np.where(u == u[7], np.nan, u)
+    for figure in (m.mae, m.rmse, m.bias, m.spearman, m.kendall, m.concordance):
+        assert math.isnan(figure(u, v)), figure
+        assert math.isnan(figure(v, u)), figure
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int8])
+def test_whole_numbers_do_not_wrap_around(dtype):
+    u, v = np.array([100, 2, 1], dtype), np.array([1, 2, 127], dtype)
+    assert (m.mae(u, v), m.bias(u, v)) == (75, 9)
+    assert m.rmse(u, v) == pytest.approx(math.sqrt((99**2 + 126**2) / 3))
+    assert m.within(u, v, 99) == pytest.approx(2 / 3)
+    assert m.concordance(u, v) == pytest.approx(concordance_by_hand(u.tolist(), v.tolist()))

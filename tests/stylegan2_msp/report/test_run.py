@@ -20,7 +20,7 @@ from stylegan2_msp.metrics.asking import ask_uniform, uniform_levels
 from stylegan2_msp.metrics.observing import Observers, observe_fakes
 from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.metrics.scores import mae
-from stylegan2_msp.report.run import report_run
+from stylegan2_msp.report.run import evaluate_network, report_run
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.snapshot import save_snapshot
 
@@ -159,3 +159,9 @@ def test_results_json_comes_last(finished, tmp_path):
         report_run(finished, outdir, n=20, device="cpu")
     assert (outdir / "results.csv").is_file()
     assert not (outdir / "results.json").exists()
+
+
+def test_features_that_there_are_not_are_refused(tmp_path, points_snapshot, moons_archive):
+    with pytest.raises(UserError, match="--features vgg: is not one of second, inception, none"):
+        evaluate_network(points_snapshot, moons_archive, tmp_path / "e", n=16, features="vgg")
+    assert not (tmp_path / "e").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from stylegan2_msp.data.sources.toy import digits, moons
@@ -56,3 +57,8 @@ def test_digits_subset_depends_on_the_seed_but_never_leaves_its_split() -> None:
     assert len(first) == 100
     assert not np.array_equal(first.data, other.data)
     assert {image.tobytes() for image in (*first.data, *other.data)} <= train
+
+
+def test_a_split_that_there_is_not_is_no_other_one() -> None:
+    with pytest.raises(ValueError, match="split must be 'train', 'test' or 'all', found 'val'"):
+        digits("val")
