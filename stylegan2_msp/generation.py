@@ -83,9 +83,9 @@ class ConditionalGenerator(Conditions):
             uncertainty: level of each item by the generator's own measure, or one for all; by default certain. For a
                 softmax condition a level is the probability of the class, and vectors [N, K] or [1, K] ask for all.
             within: search each item's level until the classifier's answer lies within this of the level asked for, as
-                far as G can make it (`search.search_levels`). The answer is that to the image as a file holds it, rounded
-                to bytes; `batches` says for which items it was reached. 'auto' is 0.03 (0.05 with ``draws``) where
-                there is a classifier to ask and one number to ask for; None gives G the level asked for.
+                far as G can make it (`search.search_levels`). The answer is that to the image as a file holds it,
+                rounded to bytes; `batches` says for which items it was reached. 'auto' is 0.03 (0.05 with ``draws``)
+                where there is a classifier to ask and one number to ask for; None gives G the level asked for.
             draws: draw up to so many latents for each item in place of searching its level (`search.draw_latents`).
                 The first is the seed's own.
             steady: with ``draws``: the level must hold under small shifts of the image, too.
