@@ -42,10 +42,12 @@ class ConditionalMean:
     def z(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """The fixed latents, float32 [samples, z_dim], the same on every device and in every process."""
         generator = torch.Generator("cpu").manual_seed(_SEED)
-        return torch.randn([self.samples, self.z_dim], generator=generator).to(device)
+        return torch.randn([self.samples, self.z_dim], generator=generator, dtype=torch.float32).to(device)
 
     def of(self, mapping: _Mapping, c: torch.Tensor | None, device: torch.device) -> torch.Tensor:
-        """Means of w for labels c [N, c_dim] (or none): [N, w_dim] (or [1, w_dim])."""
+        """Means of w for labels c [N, c_dim] (or none): [N, w_dim] (or [1, w_dim]), differentiable for c."""
+        if c is not None and c.requires_grad and torch.is_grad_enabled():
+            return self._compute(mapping, c, device)
         self._forget_if_changed(mapping)
         rows = torch.zeros([1, 0]) if c is None else c.detach().to("cpu", torch.float32)
         keys = [row.tobytes() for row in rows.numpy()]
@@ -55,19 +57,19 @@ class ConditionalMean:
             missing = {key: i for i, key in enumerate(keys)}
         if missing:
             asked = None if c is None else rows[list(missing.values())].to(device)
-            self._means.update(zip(missing, self._compute(mapping, asked, device), strict=True))
+            with torch.no_grad():
+                self._means.update(zip(missing, self._compute(mapping, asked, device), strict=True))
         return torch.stack([self._means[key] for key in keys])
 
-    @torch.no_grad()
-    def _compute(self, mapping: _Mapping, c: torch.Tensor | None, device: torch.device) -> list[torch.Tensor]:
+    def _compute(self, mapping: _Mapping, c: torch.Tensor | None, device: torch.device) -> torch.Tensor:
         z = self.z(device)
         if c is None:
-            return [mapping.to_w(z, None).mean(dim=0)]
-        means: list[torch.Tensor] = []
+            return mapping.to_w(z, None).mean(dim=0, keepdim=True)
+        means = []
         for some in c.split(max(1, _ROWS_AT_ONCE // self.samples)):
             w = mapping.to_w(z.repeat(len(some), 1), some.repeat_interleave(self.samples, dim=0))
-            means += list(w.reshape(len(some), self.samples, -1).mean(dim=1))
-        return means
+            means.append(w.reshape(len(some), self.samples, -1).mean(dim=1))
+        return torch.cat(means)
 
     def _forget_if_changed(self, mapping: _Mapping) -> None:
         state = [*mapping.parameters(), *mapping.buffers()]

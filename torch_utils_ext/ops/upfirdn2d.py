@@ -46,7 +46,8 @@ def setup_filter(
         float32 filter, [n] if separable, otherwise [h, w].
 
     Raises:
-        ValueError: the filter is empty, has more than two dimensions, or is asked to be separable but is 2-D.
+        ValueError: the filter is empty, has more than two dimensions, is asked to be separable but is 2-D, or is to be
+            normalised and its taps sum to zero.
     """
     taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32, device=device).detach()
     if taps.ndim == 0:
@@ -60,6 +61,8 @@ def setup_filter(
     if taps.ndim == 1 and not separable:
         taps = torch.outer(taps, taps)
     if normalize:
+        if taps.sum() == 0:
+            raise ValueError("taps that sum to zero cannot be scaled to sum to one; give normalize=False")
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(tuple(range(taps.ndim)))
@@ -96,8 +99,11 @@ def upfirdn2d(
         Images [N, C, (H up + top + bottom - h + down) // down, likewise W], same dtype as `x`.
 
     Raises:
-        ValueError: wrong rank of `x` or `f`, factors below one, or a padded image smaller than the filter.
+        ValueError: wrong rank of `x` or `f`, `x` of whole numbers, factors below one, or a padded image smaller than
+            the filter.
     """
+    if not x.is_floating_point():
+        raise ValueError(f"x must hold floating-point numbers, got {x.dtype}")
     if x.ndim != 4:
         raise ValueError(f"x must have shape [N, C, H, W], got {tuple(x.shape)}")
     if f is None:

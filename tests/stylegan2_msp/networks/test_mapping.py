@@ -111,6 +111,31 @@ def test_truncation_pulls_towards_the_mean_of_its_own_label(make: object) -> Non
     assert (centres[0] - centres[2]).norm() > 1e-4
 
 
+@pytest.mark.parametrize("psi", [0.0, 0.4, 1.0])
+def test_truncation_passes_gradients_to_the_label(psi: float) -> None:
+    """Both ends of the line to the centre move with the label; the literal formula, mean and all, by autograd."""
+    mapping = _mapping()
+    z, c = torch.randn(3, 8), _labels().requires_grad_()
+    mapping(z, c.detach(), truncation_psi=0.5)  # centres that are kept have no gradient
+    weights = torch.randn(3, 5, 12)
+    (found,) = torch.autograd.grad((mapping(z, c, truncation_psi=psi) * weights).sum(), c)
+    centres = torch.stack([mapping.to_w(mapping.centre.z(), row.expand(64, -1)).mean(dim=0) for row in c])
+    w = centres + psi * (mapping.to_w(z, c) - centres)
+    (expected,) = torch.autograd.grad((w[:, None] * weights).sum(), c)
+    assert expected[:, -1].abs().min() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_truncation_does_not_depend_on_the_default_dtype() -> None:
+    z = _mapping().centre.z()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(_mapping().centre.z(), z)
+        assert z.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_truncation_cutoff_leaves_later_layers_alone() -> None:
     mapping, c, z = _mapping(), _labels(), torch.randn(3, 8)
     ws, part = mapping(z, c), mapping(z, c, truncation_psi=0.5, truncation_cutoff=2)

@@ -241,6 +241,10 @@ def test_setup_filter():
     ("call", "complaint"),
     [
         (lambda: upfirdn2d(torch.zeros(3, 4, 4), None), "N, C, H, W"),
+        (
+            lambda: upfirdn2d(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), None),
+            "floating-point numbers",
+        ),
         (lambda: upfirdn2d(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 1)), "f must have shape"),
         (lambda: upfirdn2d(torch.zeros(1, 1, 4, 4), None, up=0), "up must be"),
         (lambda: upfirdn2d(torch.zeros(1, 1, 4, 4), None, down=[1, 2, 3]), "down must be"),
@@ -248,6 +252,7 @@ def test_setup_filter():
         (lambda: upfirdn2d(torch.zeros(1, 1, 2, 2), torch.ones(3, 3)), "smaller than the 3x3 filter"),
         (lambda: upfirdn2d(torch.zeros(1, 1, 2, 2), None, impl="fast"), "impl must be"),
         (lambda: setup_filter([]), "at least one tap"),
+        (lambda: setup_filter([1, -1]), "sum to zero"),
         (lambda: setup_filter(np.ones([2, 2]), separable=True), "cannot be kept separable"),
     ],
 )
