@@ -223,9 +223,10 @@ class ConditionalGenerator(Conditions):
     def _maker(self, z: torch.Tensor, seeds: Sequence[int], truncation_psi: float, noise_mode: str) -> Make:
         def make(rows: torch.Tensor, labels: torch.Tensor, draw: int) -> torch.Tensor:
             own = [seeds[row] for row in rows.tolist()]
-            ws = self.G.mapping(redrawn_latents(z[rows], own, draw), labels, truncation_psi=truncation_psi)
             rng = SeedRng(redrawn(own, draw), self.device)
-            items: torch.Tensor = self.G.synthesis(ws, noise_mode=noise_mode, rng=rng).float()
+            with torch.autocast(self.device.type, enabled=False):  # a seed's image is the same whatever the caller does
+                ws = self.G.mapping(redrawn_latents(z[rows], own, draw), labels, truncation_psi=truncation_psi)
+                items: torch.Tensor = self.G.synthesis(ws, noise_mode=noise_mode, rng=rng).float()
             return items.clamp(-1, 1) if self.kind == "images" else items
 
         return make

@@ -293,6 +293,13 @@ def test_levels_are_searched_unless_that_is_switched_off(grey, class_only):
     torch.testing.assert_close(mute.sample(**asked), as_told, atol=1e-5, rtol=1e-4)
 
 
+def test_the_caller_s_autocast_changes_no_image(grey):
+    asked = {"classes": [1, 2], "msp": 0.6, "seeds": [3, 4], "truncation_psi": 0.7}
+    with torch.autocast("cpu", torch.bfloat16):
+        images = grey.sample(**asked)
+    assert torch.equal(images, grey.sample(**asked))
+
+
 def test_numpy_s_whole_numbers_are_whole_numbers(grey):
     one = grey.sample(classes=3, msp=0.7, seeds=5)
     assert torch.equal(grey.sample(classes=np.int64(3), msp=0.7, seeds=np.int64(5)), one)
