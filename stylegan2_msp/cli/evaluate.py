@@ -84,7 +84,7 @@ def evaluate(
         batch,
         features,
         baseline,
-        within="auto" if within is None and draws is not None else within,
+        within=within,
         draws=draws,
         steady=steady,
         truncation_psi=psi,

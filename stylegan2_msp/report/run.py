@@ -98,7 +98,7 @@ def evaluate_network(
     batch: int = 128,
     features: str = "second",
     baseline: str | Path | None = None,
-    within: Within = None,
+    within: float | None = None,
     draws: int | None = None,
     steady: bool = False,
     truncation_psi: float = 1.0,
@@ -115,8 +115,8 @@ def evaluate_network(
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
         within, draws, steady: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by
-            default G is given them. Where the snapshot does not say how often reals are named as their class, the data
-            do.
+            default G is given them, and ``draws`` alone is within 0.05. Where the snapshot does not say how often reals
+            are named as their class, the data do.
         truncation_psi: of the fakes, those of ``baseline`` left alone.
 
     Raises:
@@ -129,13 +129,14 @@ def evaluate_network(
     if features != "none":
         check_torchmetrics()
     generator = load_conditional(network, device)
-    generator.search(within, draws, steady)
+    near: Within = "auto" if within is None and draws is not None else within
+    generator.search(near, draws, steady)
     notes: list[str] = []
     archive = fitting_archive(generator, data, notes)
     assert archive is not None
     notes += _missing_classes(generator, n)
     generator.agreement = generator.agreement or archive_agreement(archive)
-    search = generator.search(within, draws, steady)
+    search = generator.search(near, draws, steady)
     other = None if baseline is None else class_only(baseline, generator)
     if features == "inception" and generator.kind == "points":
         raise UserError("--features inception: the data are 2-D points; leave it out")
