@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,7 @@ from stylegan2_msp.metrics.results import Results
 from stylegan2_msp.search import Search
 
 Array = npt.NDArray[Any]
+_SHARE = 5  # of so many items one is made in each of the other ways
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Evaluator:
         quality: whether to measure FID and the like.
         baseline: a generator conditioned on the class alone, for rejection sampling.
         search: how to come near the levels asked for (`search.Search`); by default G is given them.
+        ways: other searches by name. Their items, a fifth as many, get the figures that baselines get.
         truncation_psi: of the generator's w (`ConditionalGenerator.sample`).
 
     Raises:
@@ -93,6 +96,7 @@ class Evaluator:
     quality: bool = True
     baseline: ConditionalGenerator | None = None
     search: Search | None = None
+    ways: Mapping[str, Search] = field(default_factory=dict)
     truncation_psi: float = 1.0
     results: Results = field(default_factory=Results)
 
@@ -113,7 +117,8 @@ class Evaluator:
 
     def run(self) -> Evaluation:
         """Every figure that the given data, judges and baseline allow."""
-        items = {name: self._observe(name, asked) for name, asked in self._asked().items()}
+        asked = self._asked(self.n, self.search)
+        items = {name: self._observe(f"generating ({name})", asked[name], self.search) for name in asked}
         for name in ("natural", "uniform"):
             if name in items:
                 add_match(self.results, items[name], self.scale, name, self.seed, self.transfer)
@@ -132,25 +137,34 @@ class Evaluator:
                     add_energy(self.results, reference, items["natural"], self.seed)
                 reals = reference.seen
             self._baselines(items, everyone)
+        for of, search in self.ways.items():
+            self._other_way(of, search)
         return Evaluation(self.results, items, reals, self.scale)
 
-    def _asked(self) -> dict[str, Asked]:
+    def _asked(self, n: int, search: Search | None) -> dict[str, Asked]:
         rng = torch.Generator().manual_seed(self.seed)
         K, z_dim = self.generator.num_classes, int(self.generator.G.z_dim)
         levels = self.scale.levels
-        shared = self.search is None or self.search.draws is None
-        asked = {"uniform": ask_uniform(K, levels, self.n, z_dim, rng, self.measure, shared)}
+        shared = search is None or search.draws is None
+        asked = {"uniform": ask_uniform(K, levels, n, z_dim, rng, self.measure, shared)}
         if self.real is not None:
             labels = torch.from_numpy(self.real.archive.labels())
-            asked["natural"] = ask_natural(labels, self.n, z_dim, rng)
+            asked["natural"] = ask_natural(labels, n, z_dim, rng)
             if self.judges is not None:
-                asked["matched"] = ask_matched(labels, K, levels, self.n, z_dim, rng)
+                asked["matched"] = ask_matched(labels, K, levels, n, z_dim, rng)
         return {name: wanted for name, wanted in asked.items() if len(wanted)}
 
-    def _observe(self, name: str, asked: Asked) -> Items:
-        shown = f"generating ({name})"
+    def _observe(self, shown: str, asked: Asked, search: Search | None) -> Items:
         G, psi = self.generator.G, self.truncation_psi
-        return observe_fakes(G, self.observers, asked, self.batch, shown, self.search, psi)
+        return observe_fakes(G, self.observers, asked, self.batch, shown, search, psi)
+
+    def _other_way(self, of: str, search: Search) -> None:
+        asked = self._asked(max(self.n // _SHARE, 1), search)
+        for on in ("natural", "uniform"):
+            if on in asked:
+                items = self._observe(f"{of} ({on})", asked[on], search)
+                self._baseline(of, items, on)
+                self._add_costs(of, items, on)
 
     def _all_reals(self, real: RealData) -> Items:
         """Every real item with what the archive records of it; nobody looks."""
@@ -216,10 +230,16 @@ class Evaluator:
                 self.results.add("accepted", items.accepted[at].mean(), **where)
 
     def _baseline(self, of: str, items: Items, on: str) -> None:
-        figures = class_figures(items, self.scale)
+        figures = class_figures(items, self.scale, self.transfer)
         spread: dict[str, Interval] = {}
         if (of, on) != ("nearest real", "uniform"):  # there a few real items answer all requests: no sample to resample
-            spread = bootstrap(lambda r: class_figures(items.take(r), self.scale), len(items), self.seed, resamples=50)
+            spread = bootstrap(
+                lambda r: class_figures(items.take(r), self.scale, self.transfer),
+                len(items),
+                self.seed,
+                items.group,
+                resamples=50,
+            )
         self.results.add_all(figures, spread, count=len(items), of=of, on=on)
 
     def _pool(self) -> Items:

@@ -32,9 +32,11 @@ from stylegan2_msp.report.style import save_figure
 from stylegan2_msp.report.subject import class_only, fitting_archive, load_conditional
 from stylegan2_msp.report.table import markdown_table
 from stylegan2_msp.report.training import fakes_plan
+from stylegan2_msp.search import Search
 
 FEATURES = ("second", "inception", "none")
 _SCATTER_POINTS = 2000
+_DRAWS = 40  # of the row that stands beside the network as trained
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ def evaluate_network(
         features: of which quality is measured: those of the 'second' classifier, 'inception', or 'none'.
         baseline: snapshot of a class-only network, for rejection sampling.
         within, draws, steady: how fakes come near the levels asked for (as of `ConditionalGenerator.sample`); by
-            default G is given them, and ``draws`` alone is within 0.05. Where the snapshot does not say how often reals
-            are named as their class, the data do.
+            default G is given them, and ``draws`` alone is within 0.05; beside the baselines stand then fakes whose
+            levels were searched, and others for which latents were drawn. Where the snapshot does not say how often
+            reals are named as their class, the data do.
         truncation_psi: of the fakes, those of ``baseline`` left alone.
 
     Raises:
@@ -160,6 +163,7 @@ def evaluate_network(
         quality=features != "none",
         baseline=other,
         search=search,
+        ways=_ways(generator) if search is None else {},
         truncation_psi=truncation_psi,
         results=Results(about),
     ).run()
@@ -169,6 +173,13 @@ def evaluate_network(
     if generator.kind == "points":
         figures["fig2a_points"] = _fig2a(generator, found, real)
     return _write(folder, figures, found.results, begin, notes)
+
+
+def _ways(generator: ConditionalGenerator) -> dict[str, Search]:
+    """How else `generate` comes near a level: as by default, and with draws; none where it cannot."""
+    searched = generator.search("auto")
+    drawn = None if searched is None else generator.search("auto", _DRAWS)
+    return {name: search for name, search in (("searched", searched), ("drawn", drawn)) if search is not None}
 
 
 def _condition_figures(generator: ConditionalGenerator, found: Evaluation) -> dict[str, Any]:

@@ -9,8 +9,14 @@ from stylegan2_msp.metrics.matching import LEAST
 from stylegan2_msp.metrics.results import Results, Row
 
 _SPLITS = ("natural", "uniform")
-_BASELINES = (("fakes", "this network"), ("shuffled", "condition shuffled"), ("rejection", "class only, rejection"),
-              ("nearest real", "nearest real item"))  # fmt: skip
+_BASELINES = (
+    ("fakes", "this network"),
+    ("searched", "its level searched, as by generate"),
+    ("drawn", "its latents drawn, as by generate --draws 40"),
+    ("shuffled", "condition shuffled"),
+    ("rejection", "class only, rejection"),
+    ("nearest real", "nearest real item"),
+)
 _MATCH = (
     ("mae", "mean abs(out - in)"),
     ("rmse", "root mean square of out - in"),
@@ -92,23 +98,14 @@ def _baselines(results: Results) -> str:
     shown = [(of, label) for of, label in _BASELINES if results.find("mae", "uniform", of)]
     if len(shown) < 2:
         return ""
-    rows = []
-    for of, label in shown:
-        cells = [
-            _short(results.find(figure, on, of)) for on in ("uniform", "natural") for figure in ("mae", "spearman")
-        ]
-        more = [_short(results.find("class_agreement", "uniform", of)), _cost(results, of)]
-        rows.append([label, *cells, *more])
-    head = [
-        "",
-        "uniform MAE",
-        "Spearman",
-        "natural MAE",
-        "Spearman",
-        "uniform class agreement",
-        "drawn per accepted item",
+    columns = [(figure, "uniform") for figure in ("mae", "spearman", "class_agreement", "second_spearman")]
+    columns += [("mae", "natural"), ("spearman", "natural")]
+    rows = [
+        [label, *(_short(results.find(figure, on, of)) for figure, on in columns), _cost(results, of)]
+        for of, label in shown
     ]
-    return _table(head, rows)
+    head = ["", "uniform: MAE", "uniform: Spearman", "uniform: class agreement", "uniform: second's Spearman"]
+    return _table([*head, "natural: MAE", "natural: Spearman", "uniform: made per accepted item"], rows)
 
 
 def _cost(results: Results, of: str) -> str:

@@ -163,7 +163,7 @@ def test_what_the_second_classifier_cannot_measure_is_not_compared() -> None:
 
 def test_latents_are_shared_unless_each_is_drawn() -> None:
     for search, shared in ((None, True), (Search(0.1), True), (Search(0.1, draws=2), False)):
-        asked = evaluator(search=search)._asked()["uniform"]
+        asked = evaluator()._asked(160, search)["uniform"]
         assert (len(asked.z.unique(dim=0)) == len(asked) // 8) == shared
 
 
@@ -225,3 +225,24 @@ def test_rejection_has_items_of_every_class_however_few_are_asked_for() -> None:
 def test_numbers_out_of_range_are_refused_before_anything_is_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="n and batch must be at least 1, seed at least 0, truncation_psi finite"):
         evaluator(**wrong)
+
+
+def test_other_ways_to_the_level_stand_beside_the_network_as_it_is() -> None:
+    """Of a generator that is off by its latent; it cannot be given a level above 1, so a search does not reach all."""
+    ways = {"searched": Search(0.01), "drawn": Search(0.03, draws=30)}
+    alone, found = (evaluator(Follower(0.1), n=800, ways=given).run().results for given in ({}, ways))
+    assert [row for row in found.rows if row.of not in ways] == alone.rows
+    for on in ("natural", "uniform"):
+        for of in ways:
+            assert found.value("mae", on, of=of) < found.value("mae", on) / 2
+            row = found.find("accepted", on, of=of)
+            assert row is not None
+            assert row.count == 160
+            assert row.value > 0.5
+            assert found.value("cost", on, of=of) > 1.5
+        assert found.value("accepted", on, of="drawn") > 0.95
+        assert found.value("mae", on, of="drawn") < 0.03
+    assert found.value("mae", "uniform", of="searched") < 0.02
+    assert {row.figure for row in found.rows if row.of == "searched" and row.level is None} == {
+        row.figure for row in found.rows if row.of == "shuffled"
+    } | {"accepted", "cost"}

@@ -88,11 +88,12 @@ def test_share_of_the_reals_that_the_levels_stand_for() -> None:
 
 
 def test_baselines_and_classes(results: Results) -> None:
-    for row, of in zip(table(results, "natural MAE"), ("fakes", "shuffled"), strict=True):
-        assert row["uniform MAE"] == shown(results, "mae", "uniform", of=of)
-        assert row["natural MAE"] == shown(results, "mae", "natural", of=of)
-        assert row["Spearman"] == shown(results, "spearman", "natural", of=of)  # the later of two of this name
-        assert row["uniform class agreement"] == shown(results, "class_agreement", "uniform", of=of)
+    for row, of in zip(table(results, "natural: MAE"), ("fakes", "shuffled"), strict=True):
+        for on in ("uniform", "natural"):
+            assert row[f"{on}: MAE"] == shown(results, "mae", on, of=of)
+            assert row[f"{on}: Spearman"] == shown(results, "spearman", on, of=of)
+        assert row["uniform: class agreement"] == shown(results, "class_agreement", "uniform", of=of)
+        assert row["uniform: second's Spearman"] == shown(results, "second_spearman", "uniform", of=of)
     for cls, row in enumerate(table(results, "class, uniform")):
         assert row["class, uniform"] == ABOUT["class_names"][cls]
         for heading, figure, of in (
@@ -169,6 +170,6 @@ def test_what_an_accepted_item_costs_is_of_the_grid() -> None:
     for on, cost, accepted in (("natural", 9.0, 0.1), ("uniform", 3.25, 0.8)):
         found.add("cost", cost, count=9, on=on)
         found.add("accepted", accepted, count=9, on=on)
-    network, shuffled = table(found, "drawn per accepted item")
-    assert network["drawn per accepted item"] == "3.2 (80% accepted)"
-    assert shuffled["drawn per accepted item"] == ""
+    network, shuffled = table(found, "uniform: made per accepted item")
+    assert network["uniform: made per accepted item"] == "3.2 (80% accepted)"
+    assert shuffled["uniform: made per accepted item"] == ""
