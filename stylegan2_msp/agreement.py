@@ -26,6 +26,7 @@ class ClassAgreement:
 
     def __call__(self, levels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """a_y(u) for each level u and class y, [n]."""
+        levels = levels.to(self.levels.dtype)
         of = classes if len(self.shares) > 1 else torch.zeros_like(classes)
         if len(self.levels) == 1:
             return self.shares[of, 0]

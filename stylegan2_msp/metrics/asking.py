@@ -58,10 +58,10 @@ def half_step(levels: Sequence[float]) -> float:
 
 
 def bins_of(u: npt.ArrayLike, levels: Sequence[float]) -> Array:
-    """Index of the level within `half_step` of each u, int64 [N]; -1 where there is none."""
+    """Index of the level within `half_step` of each u, int64 [N]; -1 where there is none, as of NaN."""
     step = 2 * half_step(levels)
-    nearest = np.floor((np.asarray(u, np.float64) - levels[0]) / step + 0.5).astype(np.int64)
-    return np.where((nearest >= 0) & (nearest < len(levels)), nearest, -1)
+    nearest = np.floor((np.asarray(u, np.float64) - levels[0]) / step + 0.5)
+    return np.where((nearest >= 0) & (nearest < len(levels)), nearest, -1.0).astype(np.int64)
 
 
 def ask_natural(labels: torch.Tensor, n: int, z_dim: int, generator: torch.Generator) -> Asked:

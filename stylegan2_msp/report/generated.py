@@ -82,8 +82,10 @@ def make_plan(
     Without levels: MSP 1.0 and 0.7 as in the paper, of other measures the certain end and 0.3 from it.
 
     Raises:
-        UserError: the generator cannot answer, or there are too many images.
+        UserError: the generator cannot answer, or there are no seeds or too many images.
     """
+    if not len(seeds):
+        raise UserError("--seeds: names none; give one or more, for example 0-7")
     if classes is None:
         pairs: list[tuple[int, int | None]] = [
             (s, s % generator.num_classes if generator.takes_class else None) for s in seeds

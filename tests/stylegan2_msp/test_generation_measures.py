@@ -99,6 +99,8 @@ def test_without_a_level_the_certain_end_is_asked(snapshots, name: str) -> None:
     sure = 0.0 if name in ("entropy", "energy", "mutual_information") else 1.0
     assert generator.requests(None, None, [7]) == [Request(7, 1, sure)]
     assert make_plan(generator, [0], None, None).levels == ([0.0, 0.3] if sure == 0 else [1.0, 0.7])
+    with pytest.raises(UserError, match="--seeds: names none"):
+        make_plan(generator, [], None, None)
 
 
 def test_whole_softmax_vectors(snapshots) -> None:

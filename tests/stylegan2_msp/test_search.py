@@ -116,6 +116,13 @@ def test_reals_of_a_cell_may_lie_anywhere_in_it():
     assert held == [True, False, False, True, True, False]
 
 
+def test_class_agreement_takes_levels_of_any_precision():
+    agreement = ClassAgreement(torch.tensor([0.25, 0.75]), torch.tensor([[0.5, 1.0]]))
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        found = agreement(torch.tensor([0.0, 0.5, 1.0], dtype=dtype), torch.tensor([0, 1, 2]))
+        assert found.tolist() == [0.5, 0.75, 1.0]
+
+
 def test_softmax_vectors_are_refused():
     world = SimpleNamespace(num_classes=K, measure=Msp())
     with pytest.raises(ValueError, match="levels can be searched"):

@@ -33,8 +33,10 @@ def mnist(folder: str | Path, split: str = "train", max_images: int | None = Non
         uint8 [N, 1, 32, 32].
 
     Raises:
-        UserError: a file is missing, damaged or no such idx file.
+        UserError: no such split; a file is missing, damaged or no such idx file.
     """
+    if split not in STEMS:
+        raise UserError(f"split {split!r}: is not one of {', '.join(STEMS)}; choose one")
     image_file, label_file = (find_idx(folder, stem) for stem in STEMS[split])
     images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
     if len(images) != len(labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,6 +50,11 @@ def test_a_bin_is_the_level_within_half_a_step(u):
         assert distance[found] <= half_step(LEVELS) + 1e-9
     else:
         assert distance.min() >= half_step(LEVELS) - 1e-9
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_has_no_level_is_in_no_bin():
+    assert bins_of([math.nan, LEVELS[0], math.inf, -math.inf], LEVELS).tolist() == [-1, 0, -1, -1]
 
 
 def test_uniform_is_every_class_at_every_level_with_the_same_latents():

@@ -8,7 +8,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,6 +293,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(UserError, match="No space left"):
         write_half()
     assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_threads_that_write_one_file_leave_one_of_theirs_whole(tmp_path):
+    path, begun = tmp_path / "file", threading.Barrier(2)
+
+    def write(text):
+        with replacing(path) as temporary:
+            begun.wait(10)
+            temporary.write_text(text)
+            begun.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, ("a" * 9, "b" * 5))) == [None, None]
+    assert path.read_text() in ("a" * 9, "b" * 5)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

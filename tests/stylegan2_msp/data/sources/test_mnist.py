@@ -62,6 +62,8 @@ def test_missing_files(tmp_path: Path) -> None:
     small_mnist(tmp_path, split="train")
     with pytest.raises(UserError, match=r"holds neither t10k-images-idx3-ubyte\.gz nor t10k"):
         mnist(tmp_path, "test")
+    with pytest.raises(UserError, match="split 'val': is not one of train, test"):
+        mnist(tmp_path, "val")
 
 
 @pytest.mark.parametrize(
