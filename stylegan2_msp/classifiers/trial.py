@@ -19,8 +19,8 @@ def check_classifier(classifier: FrozenClassifier, x: torch.Tensor, source: str)
         source: how messages name it.
 
     Raises:
-        UserError: it fails on the data, gives another number of classes, NaN, probabilities in place of logits,
-            something else the second time or in another batch, changes itself, or lets no gradient through.
+        UserError: it fails on the data, gives another number of classes, NaN, probabilities or percentages in place of
+            logits, something else the second time or in another batch, changes itself, or lets no gradient through.
     """
     out = _forward(classifier, x, source)
     k = classifier.num_classes
@@ -75,6 +75,12 @@ def _check_output(classifier: FrozenClassifier, out: torch.Tensor, source: str) 
             raise UserError(
                 f"{source}: gives probabilities (rows in [0, 1] that sum to 1), logits are expected; "
                 "give --classifier-output probs, or leave its softmax out"
+            )
+        total = float(out.sum(1).mean())  # logits of a few images may be positive, but not share a sum as well
+        if len(out) > 1 and bool((out >= 0).all()) and bool(((out.sum(1) / total - 1).abs() < _TOLERANCE).all()):
+            raise UserError(
+                f"{source}: gives shares (rows of at least 0 that all sum to {total:.4g}), logits are expected; "
+                f"leave its softmax out, or divide by {total:.4g} and give --classifier-output probs"
             )
     elif bool(((out.exp().sum(1) - 1).abs() > _TOLERANCE).any()):
         raise UserError(

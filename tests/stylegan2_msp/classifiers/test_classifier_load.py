@@ -33,6 +33,10 @@ class Net(nn.Module):
     def forward(self, x):
         return self.after(self.linear(x.flatten(1)))
 
+class Times(nn.Module):
+    def forward(self, x):
+        return x * 100
+
 class Noise(nn.Module):
     def forward(self, x):
         return x + torch.rand_like(x)
@@ -59,6 +63,7 @@ def single(): return Net(1)
 def squeezed(): return Net(1, after=nn.Flatten(0))
 def colour(): return Net(channels=3, size=16)
 def probs(): return Net(after=nn.Softmax(1))
+def percent(): return Net(after=nn.Sequential(nn.Softmax(1), Times()))
 def noisy(): return Net(after=Noise())
 def mixing(): return Net(after=Mixing())
 def cut(): return Net(after=Cut())
@@ -169,6 +174,7 @@ def test_probabilities_when_declared(module: Path) -> None:
         ),
         ("my_nets:colour", None, "cannot be exported for inputs of 1x8x8.*--input-size"),
         ("my_nets:probs", None, "--classifier-output probs"),
+        ("my_nets:percent", None, "rows of at least 0 that all sum to 100.*or divide by 100 and give"),
         ("my_nets:plain", Declared(output="probs"), "do not sum to 1|NaN"),
         ("my_nets:noisy", None, "rand_like.*not one of those allowed"),
         ("my_nets:mixing", None, "depends on the others in the batch"),
