@@ -67,6 +67,7 @@ class TrainConfig:
     consistency_share: float = 0.5
     consistency_class: float = 0.0
     consistency_augment: float = 0.0
+    consistency_witness: float = 0.0  # weight of what the witness charges: see training.witness
     label_noise: float | str = 0.0  # sigma, or 'auto'
     vicinal: float = 0.0  # kappa
     sharpness: bool = False  # D is told how sharp an image is for its class and level

@@ -30,6 +30,7 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         "consistency_share": 0.5,
         "consistency_class": 2 * weight if u_size == 1 else 0.0,  # a smaller one cannot lead G past lower levels
         "consistency_augment": 0.0,
+        "consistency_witness": 0.15 * weight if kind == "images" and u_size == 1 else 0.0,
         "label_noise": 0.0,
         "vicinal": 0.0,
         "flatten": 0.5,
@@ -41,13 +42,17 @@ def condition_terms(given: dict[str, Any], guided: bool, kind: str, u_size: int)
         for name in defaults:
             if given.get(name):
                 raise UserError(f"--{name.replace('_', '-')}: needs the MSP; add --cond-msp=1 or leave it out")
-        weights = ("consistency", "consistency_uniform", "consistency_class", "diversity")
+        weights = ("consistency", "consistency_uniform", "consistency_class", "consistency_witness", "diversity")
         off = (*weights, "label_noise", "vicinal", "flatten")
         return terms | dict.fromkeys(off, 0.0) | {"sharpness": False}
     if terms["sharpness"] and kind == "points":
         raise UserError("--sharpness: 2-D points have none; leave it out")
     if terms["consistency_augment"] and kind == "points":
         raise UserError("--consistency-augment: 2-D points have no augmentation; leave it out")
+    if terms["consistency_witness"] and kind == "points":
+        raise UserError("--consistency-witness: is for images, the data are 2-D points; leave it out")
+    if terms["consistency_witness"] and u_size > 1:
+        raise UserError("--consistency-witness: needs one number of uncertainty, the data have softmax vectors")
     if terms["consistency_class"] and u_size > 1:
         raise UserError("--consistency-class: softmax vectors say which class is answered; leave it out")
     if terms["vicinal"] and u_size > 1:
@@ -76,6 +81,7 @@ def check_choices(given: dict[str, Any]) -> None:
         "consistency_share": (0, 4),
         "consistency_class": (0, None),
         "consistency_augment": (0, 1),
+        "consistency_witness": (0, None),
         "label_noise": (0, 1),
         "vicinal": (0, 1),
         "diversity": (0, None),
@@ -84,7 +90,7 @@ def check_choices(given: dict[str, Any]) -> None:
         "batch_gpu": (1, None),
         "lrate": (0, None),
         "tick": (0, None),
-        "z_dim": (2, None),
+        "z_dim": (3, None),
     }
     for option, (low, high) in ranges.items():
         value = given.get(option)

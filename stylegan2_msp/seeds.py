@@ -9,7 +9,9 @@ import torch
 
 from torch_utils_ext.rng import BatchRng
 
-SETTLED = 2  # first numbers of z: they settle whether f names the class (`agreement`) and how sharp the image is
+# First numbers of z: they settle whether f names the class (`agreement`), how sharp the image is, and how well a second
+# network knows the class (`training.witness`).
+SETTLED = 3
 
 
 def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from stylegan2_msp.classifiers.second import ResidualCNN
+from stylegan2_msp.classifiers.strided import StridedCNN
 from stylegan2_msp.errors import UserError
 
 _MAX_WIDTH = 65536
@@ -71,11 +73,12 @@ def _dropout(percent: int) -> list[nn.Module]:
 
 
 def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: dict[str, Any]) -> nn.Module:
-    """The untrained network 'cnn', 'mlp' or 'residual', float32; ``args``, its arguments, may come from a file."""
+    """The untrained network of a name (a key of `known`), float32; ``args``, its arguments, may come from a file."""
     known = {
         "cnn": {"width", "hidden", "dropout"},
         "mlp": {"hidden", "num_hidden", "dropout"},
         "residual": {"width", "hidden"},
+        "strided": {"width", "hidden"},
     }[arch]
     for name, value in args.items():
         most = 99 if name == "dropout" else _MAX_WIDTH
@@ -85,4 +88,5 @@ def build_builtin(arch: str, size: int, channels: int, num_classes: int, args: d
         return SmallMLP(channels, num_classes, **args).float()
     if size < 4 or size & (size - 1):
         raise UserError(f"classifier: the built-in CNN wants a power-of-two size of 4 or more, found {size}")
-    return (SmallCNN if arch == "cnn" else ResidualCNN)(size, channels, num_classes, **args).float()
+    networks: dict[str, Callable[..., nn.Module]] = {"cnn": SmallCNN, "residual": ResidualCNN, "strided": StridedCNN}
+    return networks[arch](size, channels, num_classes, **args).float()

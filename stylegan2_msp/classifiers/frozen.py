@@ -57,7 +57,7 @@ class FrozenClassifier(nn.Module):
         self.register_buffer("shift", shift, persistent=False)
         self.measure = make_measure(spec.uncertainty, spec.num_classes)
         self.recalibration = make_recalibration(spec.recalibration, spec.num_classes)
-        if spec.arch in ("cnn", "residual"):
+        if spec.arch in ("cnn", "residual", "strided"):
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
         for module in self.modules():

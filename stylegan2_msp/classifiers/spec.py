@@ -10,7 +10,7 @@ from typing import Any
 
 from stylegan2_msp.errors import UserError
 
-ARCHITECTURES = ("cnn", "mlp", "residual", "program")
+ARCHITECTURES = ("cnn", "mlp", "residual", "strided", "program")
 DATA_KINDS = ("images", "points")
 OUTPUTS = ("logits", "probs")
 _MAX_SIZE = 4096
@@ -22,7 +22,7 @@ class ClassifierSpec:
     """A classifier's description, plain enough for JSON.
 
     Attributes:
-        arch: 'cnn', 'mlp' or 'residual' (built in) or 'program' (a traced graph of tensor operators).
+        arch: 'cnn', 'mlp', 'residual' or 'strided' (built in) or 'program' (a traced graph of tensor operators).
         data: what it is shown: 'images' or 'points' (2-D).
         num_classes: K.
         img_channels, img_resolution: the images as the generator makes them; 0 for points.

@@ -32,6 +32,7 @@ class Recipe:
 RECIPES = {
     "cnn": Recipe(batch=128, samples=100_000, min_epochs=2, max_epochs=20, lr=2e-3, weight_decay=1e-2),
     "residual": Recipe(batch=128, samples=100_000, min_epochs=2, max_epochs=20, lr=4e-3, weight_decay=1e-2),
+    "strided": Recipe(batch=128, samples=100_000, min_epochs=2, max_epochs=20, lr=3e-3, weight_decay=1e-2),
     "mlp": Recipe(batch=256, samples=400_000, min_epochs=5, max_epochs=100, lr=5e-3, weight_decay=1e-2),
 }
 

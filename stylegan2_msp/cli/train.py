@@ -93,6 +93,13 @@ class NumberOrAuto(click.ParamType):
     help="Probability of small shifts and faint noise on what the classifier is shown of fakes.  [default: 0]",
 )
 @click.option(
+    "--consistency-witness",
+    type=float,
+    help="Weight of what G is charged where a second network, trained on the same labels, knows fakes better or worse "
+    "than it knows reals, so that doubt is not the classifier's alone.  [default: 0.15 times that of --consistency for "
+    "images; 0 for softmax vectors]",
+)
+@click.option(
     "--label-noise",
     type=NumberOrAuto(),
     help="Standard deviation of noise on the u that D is told; 'auto' is 1.06 std(u) N^(-1/5).  [default: 0]",

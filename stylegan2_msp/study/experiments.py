@@ -81,6 +81,7 @@ _PARTS_OF_IMAGES = (
     Variant("no sharpness", ("--sharpness=0",)),
     Variant("no diversity term", ("--diversity=0",)),
     Variant("augmented term", ("--consistency-augment=0.25",)),
+    Variant("no witness", ("--consistency-witness=0",)),
 )
 _MEASURES = tuple(
     Variant(f"measure {name}", measure=name)

@@ -40,6 +40,7 @@ class TrainState:
     ada: AdaController | None
     pl_mean: torch.Tensor
     reached: torch.Tensor | None = None  # how varied fakes of each level are (`Diversity.reached`)
+    witness: dict[str, torch.Tensor] | None = None  # what makes it again (`witness.Kept`)
     nimg: int = 0
     step: int = 0
     tick: int = 0
@@ -59,6 +60,8 @@ class TrainState:
         state["pl_mean"] = self.pl_mean
         if self.reached is not None:
             state["reached"] = self.reached
+        if self.witness is not None:
+            state["witness"] = self.witness
         state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
         state["sums"] = dict(self.sums)
         return state
@@ -78,6 +81,7 @@ class TrainState:
         self.pl_mean.copy_(state["pl_mean"])
         if self.reached is not None and "reached" in state:
             self.reached.copy_(state["reached"])
+        self.witness = state.get("witness")
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
         self.sums = {k: v.to(device) for k, v in state["sums"].items()}

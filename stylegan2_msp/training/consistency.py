@@ -76,13 +76,20 @@ class Consistency:
         logits, v = self._answer(img, classes)
         distance = _distance(v.reshape(asked.shape), asked.double(), f.measure.probability).mean().float()
         distance = f.measure.steepness * distance
-        if self.agreement is None:
+        named_right = self.named_right(c, z)
+        if named_right is None:
             return distance, distance.new_zeros(())
         p = logits.softmax(dim=1)
         own = p.gather(1, classes[:, None])[:, 0]
         other = p.scatter(1, classes[:, None], 0.0).amax(dim=1)
-        named_right = torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K), classes)
         return distance, torch.where(named_right, other - own, own - other).clamp_min(0).mean().float()
+
+    def named_right(self, c: torch.Tensor, z: torch.Tensor) -> torch.Tensor | None:
+        """Whether f is to name fakes as the class that c asks for, bool [n]; None where nothing settles that."""
+        if self.agreement is None:
+            return None
+        K = self.classifier.num_classes
+        return torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K), c[:, :K].argmax(dim=1))
 
     def _answer(self, img: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and measure of what an image file would hold of the fakes."""

@@ -166,4 +166,5 @@ def _train_here(plan: Plan, world: World) -> int:
         restore(plan.state, trainer.state)
     elif plan.weights is not None:
         load_weights(plan.weights, trainer.state, plan.config)
+    trainer.call_witness()
     return Run(plan.folder, config, archive, data, classifier, trainer, world).train()

@@ -12,6 +12,7 @@ from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.networks import Discriminator, Generator, PointDiscriminator, PointGenerator
 from stylegan2_msp.training.consistency import Consistency
 from stylegan2_msp.training.diversity import Diversity
+from stylegan2_msp.training.witness import Witness
 from torch_utils_ext.rng import BatchRng
 
 
@@ -28,6 +29,7 @@ class Objective:
         augment: the ADA pipe, or None.
         rng: numbers of the batch, shared by all processes.
         consistency: asks the frozen classifier about fakes, or None.
+        witness: a second network that looks at them then, or None.
         style_mixing: probability of mixing two latents (Karras et al. 2019, section 3.1).
         settled: so many first numbers of a latent settle what a fake is to be; both latents of a mixture share them.
         pl_decay: decay of the running mean of path lengths.
@@ -40,6 +42,7 @@ class Objective:
     rng: BatchRng
     consistency: Consistency | None = None
     diversity: Diversity | None = None
+    witness: Witness | None = None
     style_mixing: float = 0.0
     settled: int = 0
     pl_decay: float = 0.01
@@ -69,8 +72,8 @@ class Objective:
         self, z: torch.Tensor, c: torch.Tensor, told: torch.Tensor, strength: torch.Tensor | float | None = None
     ) -> dict[str, torch.Tensor]:
         """Non-saturating loss softplus(-D(G(z, c), told)) (Goodfellow et al. 2014), plus what is charged
-        for a lack of `Diversity`, plus ``strength`` times what the frozen classifier charges (see `Consistency`);
-        None does not ask it."""
+        for a lack of `Diversity`, plus ``strength`` times what the frozen classifier and the witness charge (see
+        `Consistency` and `Witness`); None does not ask them."""
         img, _ = self.generate(z, c)
         losses = {"G": softplus(-self.discriminate(img, told)).mean()}
         if self.diversity is not None:
@@ -80,6 +83,10 @@ class Objective:
             return losses
         distance, strayed = asks.charge(img, c, z)
         losses["consistency"] = strength * asks.weight * distance
+        if self.witness is not None:
+            place = torch.special.ndtr(z[:, 2])
+            charge = self.witness.charge(img, c, place, asks.named_right(c, z))
+            losses["witness"] = strength * self.witness.weight * charge
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))
             z = self.rng.randn(len(c), z.shape[1])

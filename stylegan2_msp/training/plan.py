@@ -82,15 +82,17 @@ def prepare(
     archive = _annotated(given, device)
     _check_beside(given, outdir, resume, named, archive)
     if archive.annotated and classifier_of(archive) is None:
-        for option in ("consistency", "consistency_uniform", "consistency_class"):
+        for option in ("consistency", "consistency_uniform", "consistency_class", "consistency_witness"):
             if given.get(option):
                 name = option.replace("_", "-")
                 raise UserError(f"--{name}: {archive.path} holds no classifier; annotate it with one or leave it out")
         tell(f"{archive.path} holds no classifier: no consistency term, and nothing to measure MSP with.")
     elif archive.annotated and archive.probs is None:
-        if given.get("consistency_class"):
-            raise UserError(f"--consistency-class: {archive.path} holds no probabilities; annotate it, or leave it out")
-        given = {**given, "consistency_class": 0.0}
+        for option in ("consistency_class", "consistency_witness"):
+            if given.get(option):
+                name = option.replace("_", "-")
+                raise UserError(f"--{name}: {archive.path} holds no probabilities; annotate it, or leave it out")
+        given = {**given, "consistency_class": 0.0, "consistency_witness": 0.0}
     given = {**given, "data": str(archive.path)}
     transfer = Path(resume) if snapshot and resume else None
     if saved is not None and state is not None and saved.data_sha256 != archive.content_sha256:

@@ -23,6 +23,7 @@ from stylegan2_msp.training.initial import initial_state
 from stylegan2_msp.training.labels import LabelDraws
 from stylegan2_msp.training.losses import Objective
 from stylegan2_msp.training.sharpness import rank_reals
+from stylegan2_msp.training.witness import make_witness, recall_witness
 
 
 class UnreadableReals(Exception):
@@ -58,6 +59,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.data = data
+        self.num_classes = num_classes
         self.world = world
         self.state = state = initial_state(config, data, num_classes, world)
         if nhwc:
@@ -77,11 +79,23 @@ class Trainer:
             _consistency(config, data, classifier, state),
             diversity,
             style_mixing=config.style_mixing,
-            settled=SETTLED if config.sharpness or config.consistency_class > 0 else 0,
+            settled=SETTLED if config.sharpness or config.consistency_class or config.consistency_witness else 0,
             mean=world.mean,
         )
         self.rounds = config.batch // world.size // config.batch_gpu
         self._drawn: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = deque()
+
+    def call_witness(self) -> None:
+        """Takes the state's witness, or makes one for all processes, where a run of this length asks one at all."""
+        config, state = self.config, self.state
+        weight = config.consistency_witness
+        if weight == 0 or self.objective.consistency is None or config.kimg <= config.consistency_kimg:
+            return
+        if state.witness is None:
+            made = make_witness(self.data, self.num_classes) if self.world.rank == 0 else None
+            state.witness = self.world.gather(made)[0]
+        if state.witness is not None:
+            self.objective.witness = recall_witness(state.witness, self.data, weight)
 
     def step(self) -> None:
         """Trains on one batch.
@@ -281,7 +295,7 @@ def _consistency(
 ) -> Consistency | None:
     """What asks the classifier, or None where no term has a weight."""
     weights = (config.consistency, config.consistency_uniform, config.consistency_class)
-    if classifier is None or not any(weights):
+    if classifier is None or not any((*weights, config.consistency_witness)):
         return None
     weight, uniform, class_weight = weights
     share, augment = config.consistency_share, config.consistency_augment

@@ -24,7 +24,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
     """Calls a command on the second device in an empty folder."""
     monkeypatch.chdir(tmp_path)
     brief = classifier_training.Recipe(batch=64, samples=400, min_epochs=1, max_epochs=1, lr=4e-3, weight_decay=1e-2)
-    monkeypatch.setattr(classifier_training, "RECIPES", dict.fromkeys(("cnn", "residual", "mlp"), brief))
+    monkeypatch.setattr(classifier_training, "RECIPES", dict.fromkeys(("cnn", "residual", "strided", "mlp"), brief))
 
     def call(*args: object) -> None:
         monkeypatch.setattr(sys, "argv", ["stylegan2-msp", *map(str, args), "--device", DEVICE.type])

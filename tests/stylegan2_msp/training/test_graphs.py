@@ -101,6 +101,7 @@ def test_no_phase_depends_on_the_host(emulated: None, digits_archive: Path, monk
     replayed, direct = (make_trainer(digits_archive, "cpu") for _ in "ab")
     for trainer in (replayed, direct):
         assert trainer.state.pipe is not None
+        trainer.call_witness()
         trainer.state.pipe.p.fill_(0.3)  # a pipe on a CPU does nothing while p is 0, which a recording would keep
     replayed.graphs = PhaseGraphs(torch.device("cuda"), replayed.state.rng.generator)
     for one, other in zip(statistics(replayed, 20), statistics(direct, 20), strict=True):

@@ -68,6 +68,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_images(digits_archive: Path, options: dict[str, Any]) -> None:
     with second_device() as waits:
         trainer = make_trainer(digits_archive, DEVICE.type, consistency_kimg=0.0, **options)
+        trainer.call_witness()
         augment(trainer)
         found = watch(trainer, waits, trainer.step, 8)
         assert {p.device for p in trainer.state.G_ema.parameters()} == {DEVICE}

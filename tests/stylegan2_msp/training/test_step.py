@@ -150,7 +150,7 @@ def test_what_the_configuration_asks_of_the_classifier(moons_archive: Path, digi
     weights = (found.consistency.weight, found.consistency.uniform, found.consistency.class_weight)
     assert (*weights, found.consistency.share) == (2.5, 0.5, 3.5, 0.25)
     off = {"consistency": 0.0, "consistency_class": 0.0, "sharpness": False}
-    for given, settled in (({}, 2), (off, 0), ({**off, "sharpness": True}, 2)):
+    for given, settled in (({}, 3), (off, 0), ({**off, "sharpness": True}, 3)):
         assert make_trainer(digits_archive, "cpu", **given).objective.settled == settled
 
 
