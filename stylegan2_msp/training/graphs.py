@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -97,12 +97,27 @@ class PhaseGraphs:
             torch.cuda.current_stream().wait_stream(self.stream)
 
     def _record(self, work: Callable[..., None], inputs: tuple[torch.Tensor, ...]) -> torch.cuda.CUDAGraph:
+        before = torch.cuda.current_stream()
         try:
             return self._captured(lambda: work(*inputs))
         except RuntimeError as error:
-            # A recording that was broken off leaves the sources of random numbers waiting for its end.
-            self._captured(lambda: torch.zeros((), device=self.generator.device))
-            raise _CannotBeRecorded(str(error).splitlines()[0]) from error
+            self._clear_up(before)
+            first = error.__context__ or error  # what broke it off, and not only that it cannot be ended
+            raise _CannotBeRecorded(str(first).splitlines()[0]) from error
+
+    def _clear_up(self, stream: torch.cuda.Stream) -> None:
+        """Ends what a recording that was broken off leaves open, which PyTorch does only where one ends well.
+
+        The recording stream is still the current one, the allocator still fills the pool and refuses to begin with it
+        again, and the sources of random numbers wait for the end of a recording.
+        """
+        assert self.pool is not None
+        torch.cuda.set_stream(stream)
+        with suppress(RuntimeError):  # it did end well: something else than CUDA broke it off
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), self.pool)
+        self.pool = torch.cuda.graph_pool_handle()
+        self._captured(lambda: torch.zeros((), device=self.generator.device))
 
     def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,50 @@ class Stream:
         pass
 
 
+class Capturing:
+    """Stands for ``torch.cuda.graph``, and leaves behind what that leaves where CUDA breaks a recording off."""
+
+    def __init__(self) -> None:
+        self.current = self.default = Stream()
+        self.open: set[int] = set()  # pools that the allocator fills
+        self.pools = 0
+
+    def new_pool(self) -> int:
+        self.pools += 1
+        return self.pools
+
+    def end_pool(self, device: int, pool: int) -> None:
+        if pool not in self.open:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.open.remove(pool)
+
+    def set_stream(self, stream: Stream) -> None:
+        self.current = stream
+
+    @contextmanager
+    def __call__(self, graph: Recorder, pool: int, stream: Stream) -> Iterator[None]:
+        if pool in self.open:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
+        before, self.current = self.current, stream
+        self.open.add(pool)
+        try:
+            with graph:
+                yield
+        except RuntimeError as error:
+            if "CUDA" in str(error):
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from None
+            self.open.remove(pool)
+            self.current = before
+            raise
+        self.open.remove(pool)
+        self.current = before
+
+
 @pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Capturing:
     """CUDA graphs on the CPU, as far as `PhaseGraphs` uses them."""
     watching = []
+    capturing = Capturing()
 
     def debug_mode(mode: str) -> None:
         if mode == "error":
@@ -77,15 +118,20 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stand_ins = {
         "Stream": Stream,
-        "current_stream": Stream,
+        "current_stream": lambda: capturing.current,
+        "current_device": lambda: 0,
+        "set_stream": capturing.set_stream,
         "stream": lambda stream: nullcontext(),
-        "graph_pool_handle": lambda: 0,
+        "graph_pool_handle": capturing.new_pool,
         "CUDAGraph": Recorder,
-        "graph": lambda graph, pool, stream: graph,
+        "graph": capturing,
         "set_sync_debug_mode": debug_mode,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(f"stylegan2_msp.training.graphs.torch.cuda.{name}", stand_in)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", capturing.end_pool)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: None)
+    return capturing
 
 
 def test_without_a_gpu_everything_is_done_directly() -> None:
@@ -95,7 +141,9 @@ def test_without_a_gpu_everything_is_done_directly() -> None:
     assert [int(i) for i in seen] == [0, 1, 2, 3, 4]
 
 
-def test_no_phase_depends_on_the_host(emulated: None, digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_phase_depends_on_the_host(
+    emulated: Capturing, digits_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Replays of what was recorded train to the bit as the phases themselves do, when the classifier begins, too."""
     monkeypatch.setattr("torch.Tensor.__float__", _float)
     replayed, direct = (make_trainer(digits_archive, "cpu") for _ in "ab")
@@ -120,7 +168,7 @@ def _float(self: torch.Tensor) -> float:
     return self.detach().numpy().item()
 
 
-def test_a_phase_that_waits_is_done_directly(emulated: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_phase_that_waits_is_done_directly(emulated: Capturing, caplog: pytest.LogCaptureFixture) -> None:
     phases, total, undone = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(2), []
 
     def waits(x: torch.Tensor) -> None:
@@ -135,21 +183,29 @@ def test_a_phase_that_waits_is_done_directly(emulated: None, caplog: pytest.LogC
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("why", ["CUDA error: operation not permitted when stream is capturing", "something else"])
 def test_a_phase_that_cannot_be_recorded_is_done_directly(
-    emulated: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    emulated: Capturing, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
-    phases, total, calls = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(()), []
+    """Whatever broke its recording off, other phases are recorded before and after it."""
+    phases, total, calls = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(3), []
 
     def work(x: torch.Tensor) -> None:
         calls.append(len(calls))
         if len(calls) == 4:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
-        total.add_(x)
+            raise RuntimeError(f"{why}\nmore")
+        total[1].add_(x)
 
     for _ in range(6):
+        phases.run("before", total[0].add_, torch.ones(()), undo=lambda: None)
         phases.run("G", work, torch.ones(()), undo=lambda: None)
-    assert float(total) == 6
-    assert caplog.records[0].getMessage().endswith("CUDA error: operation not permitted when stream is capturing")
+        phases.run("after", total[2].add_, torch.ones(()), undo=lambda: None)
+    assert total.tolist() == [6, 6, 6]
+    assert phases.direct == {"G"}
+    assert emulated.current is emulated.default
+    assert emulated.open == set()
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f"slower for it: {why}")
 
 
 @pytest.fixture
