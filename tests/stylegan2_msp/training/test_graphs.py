@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -126,6 +127,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Capturing:
         "CUDAGraph": Recorder,
         "graph": capturing,
         "set_sync_debug_mode": debug_mode,
+        "empty_cache": lambda: None,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(f"stylegan2_msp.training.graphs.torch.cuda.{name}", stand_in)
@@ -206,6 +208,42 @@ def test_a_phase_that_cannot_be_recorded_is_done_directly(
     assert emulated.open == set()
     (record,) = caplog.records
     assert record.getMessage().endswith(f"slower for it: {why}")
+
+
+def test_graphs_are_given_up_where_they_leave_a_phase_too_little_memory(
+    emulated: Capturing, caplog: pytest.LogCaptureFixture
+) -> None:
+    phases, total, kept, undone = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(2), [], []
+
+    class Activations:
+        pass
+
+    def large(x: torch.Tensor) -> None:
+        made = Activations()
+        taken = [ref for ref in kept if ref() is not None] + [phase for phase in phases.phases.values() if phase.graph]
+        kept.append(weakref.ref(made))
+        if taken:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        total[1].add_(x)
+
+    for i in range(6):
+        phases.run("small", total[0].add_, torch.ones(()), undo=lambda: None)
+        if i > 2:
+            phases.run("large", large, torch.ones(()), undo=lambda: undone.append(True))
+    assert total.tolist() == [6, 3]
+    assert undone == [True]
+    assert not phases.phases
+    assert len(caplog.records) == 1
+
+
+def test_memory_that_no_graph_takes_is_the_callers_matter(emulated: Capturing) -> None:
+    def work() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    phases = PhaseGraphs(torch.device("cuda"), torch.Generator())
+    with pytest.raises(torch.OutOfMemoryError):
+        phases.run("large", work, undo=lambda: None)
+    assert phases.enabled
 
 
 @pytest.fixture
