@@ -310,3 +310,27 @@ class TestOnGpu:
         assert phases.direct == {"breaks"}
         assert torch.randn(4, device=device).isfinite().all()
         assert torch.randn(4, device=device, generator=generator).isfinite().all()
+
+    def test_graphs_that_leave_a_phase_too_little_memory_are_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        device = torch.device("cuda", 0)
+        phases, total = PhaseGraphs(device, torch.Generator(device)), torch.zeros((), device=device)
+
+        def work(x: torch.Tensor) -> None:
+            total.add_(x.expand(2**26).clone().mean())  # 256 MiB
+
+        def run(name: str) -> None:
+            phases.run(name, work, torch.ones((), device=device), undo=lambda: None)
+
+        for _ in range(4):
+            run("first")
+        torch.cuda.empty_cache()
+        allowed = torch.cuda.memory_reserved(device) + 2**27
+        torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(device).total_memory)
+        try:
+            run("second")
+            run("first")
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert float(total) == 6
+        assert not phases.enabled
+        assert len(caplog.records) == 1
