@@ -264,7 +264,7 @@ def main(
     rounds, seconds = (2, 0.002) if quick else (5, 0.03)
     bandwidth = machine.copy_bandwidth(place)
     rows: list[dict[str, Any]] = []
-    wrong = []
+    wrong, lost = [], []
     for size, dtype, layout in itertools.product(sizes, dtypes, layouts or LAYOUTS):
         torch.manual_seed(0)
         x = torch.randn(SIZES[size], device=place).to(DTYPES[dtype])
@@ -278,12 +278,15 @@ def main(
                     {"mode": "forward", **row({"ours": (str(error).splitlines() or [type(error).__name__])[0]}, None)}
                 ]
             rows += [{**case, **each} for each in found]
+            lost = [] if modules is None else reference.lost_kernels(modules)
             for each in found:
                 wrong += [f"{name}: {who} {why}" for who, why in each["failed"].items() if who == "ours" or _OFF in why]
             if out is not None:
-                sizes_used = {size: SIZES[size] for size in sizes}
-                machine.save({"copy_bandwidth": bandwidth, "sizes": sizes_used, "rounds": rounds, "rows": rows}, out)
+                how = {"copy_bandwidth": bandwidth, "sizes": {size: SIZES[size] for size in sizes}, "rounds": rounds}
+                machine.save({**how, "reference_without": lost, "rows": rows}, out)
     Console(width=None if sys.stdout.isatty() else 160).print(table(rows, bandwidth))
+    if lost:
+        print(f"the reference runs without its CUDA kernels of {' and '.join(lost)}, which could not be built")
     if out is not None:
         print(out)
     if wrong:

@@ -124,6 +124,7 @@ def train_theirs(reference: Path, data: Path, kimg: float, processes: int, seed:
 def train_ours(data: Path, kimg: float, processes: int, seed: int, work: Path) -> dict[str, Any]:
     """Our own train; its speed by tick and its network."""
     options = ["--cond-msp=1", "--precision=fp32", f"--gpus={processes}", f"--seed={seed}", f"--kimg={kimg:g}"]
+    options += ["--cfg=tiny"]  # on a GPU the default is another
     ticks = [f"--tick={kimg / 10:g}", "--snap=1000000", "--metrics=none"]
     run([*OURS, "train", f"--data={data}", f"--outdir={work / 'ours'}", *options, *ticks], ROOT)
     (folder,) = (work / "ours").iterdir()

@@ -66,6 +66,12 @@ def kernels(modules: SimpleNamespace) -> dict[str, bool]:
     return {name: getattr(modules, name)._plugin is not None for name in ("bias_act", "upfirdn2d")}
 
 
+def lost_kernels(modules: SimpleNamespace) -> list[str]:
+    """Which of its CUDA kernels it has tried to build in vain: there it runs on its slow path."""
+    found = {name: getattr(modules, name) for name in ("bias_act", "upfirdn2d")}
+    return [name for name, module in found.items() if getattr(module, "_inited", False) and module._plugin is None]
+
+
 class ReferenceTrainer:
     """One training step of the checkout's networks, loss and update rule, on one device."""
 

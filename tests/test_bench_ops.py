@@ -83,6 +83,21 @@ def test_beside_a_checkout(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_checkout_without_its_kernels_is_told(tmp_path: Path) -> None:
+    """It says by itself only that it warns, and warnings of other releases of PyTorch are silenced."""
+    kernels = "_inited, _plugin = True, None\n"
+    for name, text in (CHECKOUT | {"torch_utils/ops/upfirdn2d.py": kernels}).items():
+        path = tmp_path / "checkout" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    out = tmp_path / "ops.json"
+    done = _run("--reference", tmp_path / "checkout", "--operator", "bias_act lrelu", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "the reference runs without its CUDA kernels of upfirdn2d, which could not be built" in done.stdout
+    assert json.loads(out.read_text())["reference_without"] == ["upfirdn2d"]
+
+
+@pytest.mark.slow
 def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
     done = _run("--reference", tmp_path)
     assert done.returncode == 1

@@ -141,6 +141,20 @@ bench_step.main()
     assert saved["failed"] == ["small fp32"]
 
 
+def test_bench_train_trains_the_same_preset_on_every_device() -> None:
+    code = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "benchmarks")
+import bench_train
+def run(command, folder):
+    sys.exit(" ".join(map(str, command)))
+bench_train.run = run
+bench_train.train_ours(Path("data.zip"), 1, 1, 0, Path())
+"""
+    assert " --cfg=tiny " in run(sys.executable, "-c", code).stderr
+
+
 def test_draw_shows_what_was_measured(tmp_path: Path) -> None:
     source = ROOT / "benchmarks" / "results" / "step-cpu-zen4.json"
     found = run(sys.executable, "benchmarks/draw.py", str(source), str(tmp_path / "step.svg"))

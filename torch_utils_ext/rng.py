@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -54,5 +55,14 @@ class BatchRng:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a state that `state_dict` gave."""
-        self.generator.set_state(state["generator"])
+        """Continues from a state that `state_dict` gave.
+
+        A generator of the CPU cannot go on where one of a GPU was, nor the other way: there the state is the seed of
+        other numbers, again the same on every process.
+        """
+        saved = state["generator"]
+        if saved.shape == self.generator.get_state().shape:
+            self.generator.set_state(saved)
+        else:
+            digest = hashlib.sha256(saved.numpy().tobytes()).digest()
+            self.generator.manual_seed(int.from_bytes(digest[:6], "big"))

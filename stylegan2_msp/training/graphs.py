@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,8 @@ class PhaseGraphs:
     times more slowly than the GPU runs them. A graph is started at once. What a phase does must depend on nothing on
     the host but the number of its inputs, and it may leave results only in tensors that live on. A phase that waits for
     the device (which a classifier of the user's own may make it do) is told from the others before it is recorded, and
-    runs as on a CPU, as does one that cannot be recorded; one line says so.
+    runs as on a CPU, as does one that cannot be recorded; one line says so. Graphs keep the memory of the largest phase
+    to themselves: where the GPU has too little for a phase beside them, they are given up, and one line says so.
 
     Args:
         device: where the phases run.
@@ -53,6 +54,29 @@ class PhaseGraphs:
             inputs: tensors that change from call to call, but not their shapes.
             undo: puts in order what ``work`` leaves behind when it is broken off.
         """
+        try:
+            self._run_or_do(name, work, inputs, undo)
+            return
+        except torch.OutOfMemoryError:
+            if not any(phase.graph for phase in self.phases.values()):
+                raise
+        # Only now, when the error and with it what the phase had come to are gone, is their memory free.
+        self._give_up()
+        undo()
+        work(*inputs)
+
+    def _give_up(self) -> None:
+        self.enabled = False
+        self.phases.clear()
+        torch.cuda.empty_cache()
+        logging.getLogger(__name__).warning(
+            "The GPU's memory does not hold a phase beside the CUDA graphs of the others: all phases run without them, "
+            "and are slower for it; with a smaller --batch-gpu they may fit"
+        )
+
+    def _run_or_do(
+        self, name: str, work: Callable[..., None], inputs: tuple[torch.Tensor, ...], undo: Callable[[], None]
+    ) -> None:
         if self.enabled and name not in self.direct:
             try:
                 self._run(name, work, inputs)
@@ -97,12 +121,27 @@ class PhaseGraphs:
             torch.cuda.current_stream().wait_stream(self.stream)
 
     def _record(self, work: Callable[..., None], inputs: tuple[torch.Tensor, ...]) -> torch.cuda.CUDAGraph:
+        before = torch.cuda.current_stream()
         try:
             return self._captured(lambda: work(*inputs))
         except RuntimeError as error:
-            # A recording that was broken off leaves the sources of random numbers waiting for its end.
-            self._captured(lambda: torch.zeros((), device=self.generator.device))
-            raise _CannotBeRecorded(str(error).splitlines()[0]) from error
+            self._clear_up(before)
+            first = error.__context__ or error  # what broke it off, and not only that it cannot be ended
+            raise _CannotBeRecorded(str(first).splitlines()[0]) from error
+
+    def _clear_up(self, stream: torch.cuda.Stream) -> None:
+        """Ends what a recording that was broken off leaves open, which PyTorch does only where one ends well.
+
+        The recording stream is still the current one, the allocator still fills the pool and refuses to begin with it
+        again, and the sources of random numbers wait for the end of a recording.
+        """
+        assert self.pool is not None
+        torch.cuda.set_stream(stream)
+        with suppress(RuntimeError):  # it did end well: something else than CUDA broke it off
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), self.pool)
+        self.pool = torch.cuda.graph_pool_handle()
+        self._captured(lambda: torch.zeros((), device=self.generator.device))
 
     def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()

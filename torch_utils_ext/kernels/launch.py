@@ -101,6 +101,8 @@ def run(launch: Launch, device: torch.device, *pointers: int) -> None:
 
     Raises:
         KernelsUnavailable: the kernel cannot be built or loaded; said once, remembered from then on.
+        RuntimeError: it is met for the first time while a CUDA graph is recorded, in which CUDA loads none; this says
+            nothing about the next time.
     """
     index = device.index
     if index != torch.cuda.current_device():
@@ -129,8 +131,7 @@ def _try() -> None:
             _prepare(_PROBE, torch.cuda.current_device())
     except KernelsUnavailable:
         pass
-    finally:
-        _state.tried = True
+    _state.tried = True
 
 
 def _prepare(launch: Launch, index: int) -> tuple[Any, Any]:
@@ -141,6 +142,11 @@ def _prepare(launch: Launch, index: int) -> tuple[Any, Any]:
         try:
             return _load(launch, index)
         except Exception as error:  # cuda-core's are in a private module, and may be of any kind
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    f"a CUDA kernel cannot be loaded while a CUDA graph is recorded ({error}); do once without "
+                    "recording what is to be recorded"
+                ) from error
             why = (
                 error if isinstance(error, KernelsUnavailable) else f"cuda-core fails ({error or type(error).__name__})"
             )

@@ -52,3 +52,9 @@ def test_evaluate(command: Callable[..., None], grey_snapshot: Path, digits_arch
     data = shutil.copy(digits_archive, tmp_path / "digits.zip")
     command("evaluate", "--network", grey_snapshot, "--data", data, "--images", "80", "--outdir", "found")
     assert Results.read(tmp_path / "found" / "results.json").value("fid", "natural") > 0
+
+
+def test_report(command: Callable[..., None], grey_snapshot: Path, digits_archive: Path, tmp_path: Path) -> None:
+    data = shutil.copy(digits_archive, tmp_path / "digits.zip")
+    command("report", "--run", grey_snapshot, "--data", data, "--count", "80", "--outdir", "found")
+    assert Results.read(tmp_path / "found" / "results.json").value("mae", "uniform") > 0

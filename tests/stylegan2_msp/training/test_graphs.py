@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,50 @@ class Stream:
         pass
 
 
+class Capturing:
+    """Stands for ``torch.cuda.graph``, and leaves behind what that leaves where CUDA breaks a recording off."""
+
+    def __init__(self) -> None:
+        self.current = self.default = Stream()
+        self.open: set[int] = set()  # pools that the allocator fills
+        self.pools = 0
+
+    def new_pool(self) -> int:
+        self.pools += 1
+        return self.pools
+
+    def end_pool(self, device: int, pool: int) -> None:
+        if pool not in self.open:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.open.remove(pool)
+
+    def set_stream(self, stream: Stream) -> None:
+        self.current = stream
+
+    @contextmanager
+    def __call__(self, graph: Recorder, pool: int, stream: Stream) -> Iterator[None]:
+        if pool in self.open:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
+        before, self.current = self.current, stream
+        self.open.add(pool)
+        try:
+            with graph:
+                yield
+        except RuntimeError as error:
+            if "CUDA" in str(error):
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from None
+            self.open.remove(pool)
+            self.current = before
+            raise
+        self.open.remove(pool)
+        self.current = before
+
+
 @pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Capturing:
     """CUDA graphs on the CPU, as far as `PhaseGraphs` uses them."""
     watching = []
+    capturing = Capturing()
 
     def debug_mode(mode: str) -> None:
         if mode == "error":
@@ -77,15 +119,21 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stand_ins = {
         "Stream": Stream,
-        "current_stream": Stream,
+        "current_stream": lambda: capturing.current,
+        "current_device": lambda: 0,
+        "set_stream": capturing.set_stream,
         "stream": lambda stream: nullcontext(),
-        "graph_pool_handle": lambda: 0,
+        "graph_pool_handle": capturing.new_pool,
         "CUDAGraph": Recorder,
-        "graph": lambda graph, pool, stream: graph,
+        "graph": capturing,
         "set_sync_debug_mode": debug_mode,
+        "empty_cache": lambda: None,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(f"stylegan2_msp.training.graphs.torch.cuda.{name}", stand_in)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", capturing.end_pool)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: None)
+    return capturing
 
 
 def test_without_a_gpu_everything_is_done_directly() -> None:
@@ -95,7 +143,9 @@ def test_without_a_gpu_everything_is_done_directly() -> None:
     assert [int(i) for i in seen] == [0, 1, 2, 3, 4]
 
 
-def test_no_phase_depends_on_the_host(emulated: None, digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_phase_depends_on_the_host(
+    emulated: Capturing, digits_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Replays of what was recorded train to the bit as the phases themselves do, when the classifier begins, too."""
     monkeypatch.setattr("torch.Tensor.__float__", _float)
     replayed, direct = (make_trainer(digits_archive, "cpu") for _ in "ab")
@@ -121,7 +171,7 @@ def _float(self: torch.Tensor) -> float:
     return self.detach().numpy().item()
 
 
-def test_a_phase_that_waits_is_done_directly(emulated: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_phase_that_waits_is_done_directly(emulated: Capturing, caplog: pytest.LogCaptureFixture) -> None:
     phases, total, undone = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(2), []
 
     def waits(x: torch.Tensor) -> None:
@@ -136,21 +186,65 @@ def test_a_phase_that_waits_is_done_directly(emulated: None, caplog: pytest.LogC
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("why", ["CUDA error: operation not permitted when stream is capturing", "something else"])
 def test_a_phase_that_cannot_be_recorded_is_done_directly(
-    emulated: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    emulated: Capturing, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
-    phases, total, calls = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(()), []
+    """Whatever broke its recording off, other phases are recorded before and after it."""
+    phases, total, calls = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(3), []
 
     def work(x: torch.Tensor) -> None:
         calls.append(len(calls))
         if len(calls) == 4:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
-        total.add_(x)
+            raise RuntimeError(f"{why}\nmore")
+        total[1].add_(x)
 
     for _ in range(6):
+        phases.run("before", total[0].add_, torch.ones(()), undo=lambda: None)
         phases.run("G", work, torch.ones(()), undo=lambda: None)
-    assert float(total) == 6
-    assert caplog.records[0].getMessage().endswith("CUDA error: operation not permitted when stream is capturing")
+        phases.run("after", total[2].add_, torch.ones(()), undo=lambda: None)
+    assert total.tolist() == [6, 6, 6]
+    assert phases.direct == {"G"}
+    assert emulated.current is emulated.default
+    assert emulated.open == set()
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f"slower for it: {why}")
+
+
+def test_graphs_are_given_up_where_they_leave_a_phase_too_little_memory(
+    emulated: Capturing, caplog: pytest.LogCaptureFixture
+) -> None:
+    phases, total, kept, undone = PhaseGraphs(torch.device("cuda"), torch.Generator()), torch.zeros(2), [], []
+
+    class Activations:
+        pass
+
+    def large(x: torch.Tensor) -> None:
+        made = Activations()
+        taken = [ref for ref in kept if ref() is not None] + [phase for phase in phases.phases.values() if phase.graph]
+        kept.append(weakref.ref(made))
+        if taken:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        total[1].add_(x)
+
+    for i in range(6):
+        phases.run("small", total[0].add_, torch.ones(()), undo=lambda: None)
+        if i > 2:
+            phases.run("large", large, torch.ones(()), undo=lambda: undone.append(True))
+    assert total.tolist() == [6, 3]
+    assert undone == [True]
+    assert not phases.phases
+    assert len(caplog.records) == 1
+
+
+def test_memory_that_no_graph_takes_is_the_callers_matter(emulated: Capturing) -> None:
+    def work() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    phases = PhaseGraphs(torch.device("cuda"), torch.Generator())
+    with pytest.raises(torch.OutOfMemoryError):
+        phases.run("large", work, undo=lambda: None)
+    assert phases.enabled
 
 
 @pytest.fixture
@@ -217,3 +311,27 @@ class TestOnGpu:
         assert phases.direct == {"breaks"}
         assert torch.randn(4, device=device).isfinite().all()
         assert torch.randn(4, device=device, generator=generator).isfinite().all()
+
+    def test_graphs_that_leave_a_phase_too_little_memory_are_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        device = torch.device("cuda", 0)
+        phases, total = PhaseGraphs(device, torch.Generator(device)), torch.zeros((), device=device)
+
+        def work(x: torch.Tensor) -> None:
+            total.add_(x.expand(2**26).clone().mean())  # 256 MiB
+
+        def run(name: str) -> None:
+            phases.run(name, work, torch.ones((), device=device), undo=lambda: None)
+
+        for _ in range(4):
+            run("first")
+        torch.cuda.empty_cache()
+        allowed = torch.cuda.memory_reserved(device) + 2**27
+        torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(device).total_memory)
+        try:
+            run("second")
+            run("first")
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert float(total) == 6
+        assert not phases.enabled
+        assert len(caplog.records) == 1

@@ -64,6 +64,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> FakeCore:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=40 + index))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9 - index, 0))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return fake
 
 
@@ -122,6 +123,27 @@ def test_a_driver_that_refuses(core: FakeCore) -> None:
             launch.run(bad, torch.device("cuda", 0), 1)
     launch.run(good, torch.device("cuda", 0), 1)
     assert len(core.launched) == 2
+
+
+def test_a_kernel_that_is_first_met_while_a_graph_is_recorded(core: FakeCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA loads none then; the driver is not to blame, and the next time the kernel is there."""
+
+    def refuse(code: bytes) -> Any:
+        raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(launch._PROBE, "ready", {})
+    one = a_launch()
+    with monkeypatch.context() as recording:
+        recording.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        recording.setattr(core.ObjectCode, "from_cubin", refuse)
+        for call in (launch.why_not, lambda: launch.run(one, torch.device("cuda", 0), 1)):
+            with pytest.raises(RuntimeError, match=r"while a CUDA graph is recorded .*CAPTURE_UNSUPPORTED") as found:
+                call()
+            assert not isinstance(found.value, build.KernelsUnavailable)
+    assert launch.why_not() is None
+    launch.run(one, torch.device("cuda", 0), 1)
+    assert len(core.launched) == 1
 
 
 def test_memory_format() -> None:
