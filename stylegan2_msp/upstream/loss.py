@@ -19,11 +19,12 @@ from stylegan2_msp.training.diversity import Diversity, real_diversity
 from stylegan2_msp.training.labels import LevelNoise, twin_labels
 from stylegan2_msp.training.sharpness import SharpnessRanks, rank_reals
 from stylegan2_msp.training.step import consistency_strength
+from stylegan2_msp.training.witness import Witness, make_witness, recall_witness
 from torch_utils_ext.rng import BatchRng
 
 
 class MspLoss(StyleGAN2Loss):
-    """G's loss gets the terms of `Consistency` and `Diversity`; D may be told a noisy level, and the sharpness.
+    """G's loss gets the terms of `Consistency`, `Witness` and `Diversity`; D may be told a noisy level, and sharpness.
 
     The terms enter the backward pass that the checkout's own loss starts (`_Charged`), so that its phases, gains and
     synchronisation of processes stay as they are.
@@ -31,7 +32,8 @@ class MspLoss(StyleGAN2Loss):
     Args:
         archive: the annotated archive; its classifier is f.
         num_classes: K.
-        consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment: as of `train`.
+        consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment,
+        consistency_witness: as of `train`.
         consistency_kimg, consistency_ramp: when the terms begin, in thousands of images since this process started.
         label_noise: standard deviation of the noise on the level that D is told.
         vicinal: half-width of the vicinity; the data set then tells noisy levels of reals by itself.
@@ -53,6 +55,7 @@ class MspLoss(StyleGAN2Loss):
         consistency_share: float = 0.5,
         consistency_class: float = 0.0,
         consistency_augment: float = 0.0,
+        consistency_witness: float = 0.0,
         label_noise: float = 0.0,
         vicinal: float = 0.0,
         sharpness: bool = False,
@@ -72,14 +75,17 @@ class MspLoss(StyleGAN2Loss):
         self.fakes: _Fakes | None = None  # of a phase
         self.ranks: SharpnessRanks | None = None
         self.diversity: Diversity | None = None
-        if sharpness or diversity:
+        self.witness: Witness | None = None
+        if sharpness or diversity or consistency_witness:
             data = TrainingSet(open_archive(archive), "class+msp", device)
             if sharpness:
                 self.ranks = rank_reals(data, num_classes)
             if diversity:
                 self.diversity = real_diversity(data, num_classes, diversity)
+            kept = make_witness(data, num_classes) if consistency_witness else None
+            self.witness = None if kept is None else recall_witness(kept, data, consistency_witness)
         self.asks: Consistency | None = None
-        if consistency or consistency_uniform or consistency_class:
+        if consistency or consistency_uniform or consistency_class or consistency_witness:
             weights = (consistency, consistency_uniform, consistency_share, consistency_class, consistency_augment)
             self.asks = _asks(archive, device, self.rng, weights)
 
@@ -113,7 +119,7 @@ class MspLoss(StyleGAN2Loss):
         def share(mapping: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             return torch.cat([z[:, :SETTLED], given[0][:, SETTLED:]], dim=1), *given[1:]
 
-        if self.ranks is None and (self.asks is None or self.asks.class_weight == 0):
+        if self.ranks is None and self.witness is None and (self.asks is None or self.asks.class_weight == 0):
             return super().run_G(z, c, sync)  # none is settled
         hook = self.G_mapping.register_forward_pre_hook(share)
         try:
@@ -160,6 +166,10 @@ class MspLoss(StyleGAN2Loss):
         distance, strayed = asks.charge(img, c, how.z)
         training_stats.report("Loss/G/consistency", distance)
         total = asks.weight * distance
+        if self.witness is not None:
+            charge = self.witness.charge(img, c, torch.special.ndtr(how.z[:, 2]), asks.named_right(c, how.z))
+            training_stats.report("Loss/G/witness", charge)
+            total = total + self.witness.weight * charge
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))
             z = self.rng.randn(len(c), self._z_dim())

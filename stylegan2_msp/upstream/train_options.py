@@ -26,6 +26,7 @@ _LOSS_OPTIONS = (
     "consistency_share",
     "consistency_class",
     "consistency_augment",
+    "consistency_witness",
     "label_noise",
     "vicinal",
     "sharpness",
@@ -130,10 +131,13 @@ def _without_classifier(archive: Archive, terms: dict[str, Any], given: dict[str
             )
         if archive.probs is not None:
             return terms
-        if given["consistency_class"]:
-            raise UserError(f"--consistency-class: {archive.path} holds no probabilities; annotate it, or leave it out")
-        return terms | {"consistency_class": 0.0}
-    asking = ("consistency", "consistency_uniform", "consistency_class")
+        counting = ("consistency_class", "consistency_witness")
+        for name in counting:
+            if given[name]:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option}: {archive.path} holds no probabilities; annotate it, or leave it out")
+        return terms | dict.fromkeys(counting, 0.0)
+    asking = ("consistency", "consistency_uniform", "consistency_class", "consistency_witness")
     for name in asking:
         if given[name]:
             raise UserError(f"--{name.replace('_', '-')}: {archive.path} holds no classifier; annotate it with one")

@@ -351,8 +351,8 @@ def test_flattened_data_set(look: Look) -> None:
 
 @pytest.mark.slow
 def test_loss_of_g_is_the_checkout_s_plus_what_it_is_charged(look: Look) -> None:
-    """The main phase: gain x gradients of (adversarial loss + weight x E[|v - u| + KL] + lack of diversity); before the
-    start, the classifier's weight is 0."""
+    """The main phase: gain x gradients of (adversarial loss + weight x E[|v - u| + KL] + lack of diversity + what the
+    witness charges); before the start the weights of both classifiers are 0."""
     program = """
         D.requires_grad_(False)
         archive = open_archive(path)
@@ -360,11 +360,12 @@ def test_loss_of_g_is_the_checkout_s_plus_what_it_is_charged(look: Look) -> None
         z, given = torch.randn(4, 8), torch.from_numpy(archive.labels()[:4])
         c = given[[0, 1, 0, 1]]  # two fakes each get the same label
         networks = dict(G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, style_mixing_prob=0)
-        networks.update(consistency=2.0, diversity=3.0)
+        networks.update(consistency=2.0, diversity=3.0, consistency_witness=0.5)
         reals = real_diversity(TrainingSet(archive, "class+msp", torch.device("cpu")), 10, 3.0)
         for start, weight in ((0, 2.0), (20, 0.0)):
             loss = MspLoss(torch.device("cpu"), path, 10, consistency_kimg=start, **networks)
             assert torch.equal(loss.diversity.apart, reals.apart)
+            place = torch.special.ndtr(z[:, 2])
             loss.diversity.apart.fill_(500.0)  # a G that has learned nothing is more varied than reals
             torch.manual_seed(1)
             loss.accumulate_gradients("Gmain", None, None, z, given, True, 3.0)
@@ -377,8 +378,9 @@ def test_loss_of_g_is_the_checkout_s_plus_what_it_is_charged(look: Look) -> None
             strayed = ((v - u).abs() + kl).mean()
             apart = img[:2] - img[2:]
             apart = apart - apart.mean(dim=(2, 3), keepdim=True)
+            unlike = 0.5 * bool(weight) * loss.witness.charge(img, c, place, None)
             lacking = 1 - apart.flatten(1).norm(dim=1).mean() / 500
-            ((softplus(-D(img, c)).mean() + weight * strayed + 3.0 * lacking) * 3.0).backward()
+            ((softplus(-D(img, c)).mean() + weight * strayed + unlike + 3.0 * lacking) * 3.0).backward()
             for mine, p in zip(found, G.parameters()):
                 torch.testing.assert_close(mine, p.grad, atol=1e-5, rtol=1e-4)
             G.zero_grad()
@@ -419,7 +421,7 @@ def test_mixed_latents_share_what_settles_a_fake(look: Look) -> None:
         z, c = torch.randn(4, 8), torch.zeros(4, 11)
         img, ws = loss.run_G(z, c, sync=True)
         first, second = latents
-        assert torch.equal(first, z) and torch.equal(second[:, :2], z[:, :2]) and (second[:, 2:] != z[:, 2:]).all()
+        assert torch.equal(first, z) and torch.equal(second[:, :3], z[:, :3]) and (second[:, 3:] != z[:, 3:]).all()
         latents.clear()
         MspLoss(torch.device("cpu"), path, 10, **networks).run_G(z, c, sync=True)  # where nothing is settled
         assert (latents[1] != z).all()

@@ -77,7 +77,7 @@ def test_condition_changes_data_networks_and_loss(tmp_path: Path, rgb_snapshot: 
     assert args.G_kwargs.mapping_kwargs == args.D_kwargs.mapping_kwargs == {"embedding": "film"}
     loss = args.loss_kwargs
     assert (loss.consistency, loss.consistency_kimg, loss.num_classes, loss.seed, loss.r1_gamma) == (2, 20, 3, 5, 1)
-    assert loss.consistency_class == 0  # the archive has no probabilities
+    assert loss.consistency_class == loss.consistency_witness == 0  # the archive has no probabilities
     u = open_archive(path).levels()
     assert loss.label_noise == pytest.approx(1.06 * u.std(ddof=1) * len(u) ** -0.2, rel=1e-5)
     json.dumps(args)  # the checkout writes them to training_options.json
