@@ -14,7 +14,7 @@ from stylegan2_msp.progress import tell
 from stylegan2_msp.training.neighbours import Neighbours, some_reals
 
 _MOST = 65_536  # reals that are looked at: half of them train the witness, it is asked about the others
-_MOST_BYTES = 2**31  # ... of large images fewer
+_MOST_BYTES = 2**30  # ... of large images fewer
 _SEED = 40127  # of no other classifier that this program trains by default
 # What makes a witness again, for the state of a run: 'network', its bytes, uint8; 'rows', the reals that it was asked
 # about, int64 [N]; 'values', what it said of them, float32 [N].
@@ -81,8 +81,8 @@ def make_witness(data: TrainingSet, num_classes: int) -> Kept | None:
 
     Both halves hold the same classes and levels. Images that cannot be read are left out.
     """
-    size = data.reals(torch.zeros(1, dtype=torch.int64)).numel()
-    chosen = some_reals(data, num_classes, min(_MOST, max(_MOST_BYTES // size, 2)))
+    most = _MOST_BYTES // math.prod(data.data.shape[1:])
+    chosen = some_reals(data, num_classes, min(_MOST, max(most, 2)))
     in_turns = chosen[Neighbours(data.labels[chosen], num_classes).order]
     classes = data.labels[:, :num_classes].argmax(dim=1)
     tell("Training the witness, a second classifier (--consistency-witness).")

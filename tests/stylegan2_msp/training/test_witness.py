@@ -122,6 +122,21 @@ def test_it_is_asked_about_reals_that_it_was_not_trained_on(
     assert not torch.equal(again["values"], kept["values"])
 
 
+def test_images_that_cannot_be_read_are_left_out(data: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, damaged = data.stored, (0, 7, 11)
+
+    def stored(index: torch.Tensor) -> torch.Tensor:
+        if any(bool((index == row).any()) for row in damaged):
+            raise UserError("damaged")
+        return whole(index)
+
+    monkeypatch.setattr(data, "stored", stored)
+    found = make_witness(data, 10)
+    assert found is not None
+    assert not set(found["rows"].tolist()) & set(damaged)
+    assert len(found["rows"]) >= len(data) // 2 - len(damaged)
+
+
 @pytest.mark.slow
 def test_it_learns_the_classes(kept: dict[str, torch.Tensor]) -> None:
     assert (kept["values"] > 0.5).double().mean() > 0.8
