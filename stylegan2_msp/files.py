@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stylegan2_msp.errors import UserError
+
+_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between tries to replace a file that is in use
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     read new files, however the body makes it. Where ``path`` is a link, what it leads to is replaced.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder cannot be written, the disk is full, or on Windows the file stays open in another program.
     """
     target = Path(path)
     target = target.resolve() if target.is_symlink() else target
@@ -32,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        put_in_place(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise UserError(
@@ -41,6 +45,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """`os.replace`; waits for a while where Windows refuses it, as while a scanner or a viewer has either file open.
+
+    Raises:
+        UserError: it is open still.
+        OSError: it cannot be for another reason.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            os.replace(made, target)
+            return
+        except PermissionError as error:
+            if sys.platform != "win32":
+                raise
+            if pause is None:
+                raise UserError(
+                    f"{target}: is open in another program, or write-protected; close it there, or choose another place"
+                ) from error
+            time.sleep(pause)
 
 
 def make_folder(path: str | Path) -> Path:

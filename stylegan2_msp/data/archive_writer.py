@@ -21,7 +21,7 @@ from stylegan2_msp.data.members import stays_inside
 from stylegan2_msp.data.pixels import RESOLUTIONS, encode_png, is_image_name
 from stylegan2_msp.data.samples import Samples
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.files import make_folder, put_in_place, replacing
 from stylegan2_msp.progress import track
 
 PROBABILITIES_FILE = "probabilities.npy"
@@ -193,7 +193,7 @@ def _write_folder(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
             os.sync()
         with suppress(OSError):
             path.rmdir()  # an empty one, which Windows does not replace
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as error:
         found = error.strerror or error
         raise UserError(f"{path}: cannot be written ({found}); free space or choose another place") from error

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from stylegan2_msp.data.sources.mnist import STEMS
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder
+from stylegan2_msp.files import make_folder, put_in_place
 from stylegan2_msp.progress import track
 
 MIRRORS = (
@@ -101,7 +101,7 @@ def _fetch(target: Path, mirrors: Sequence[str], md5: str, pause_sec: float) -> 
             except OSError as error:
                 raise UserError(f"{part}: cannot be written ({error.strerror}); free space") from error
             if _is_right(part, md5):
-                os.replace(part, target)
+                put_in_place(part, target)
                 return
             problem = f"{mirror}: another checksum than published"
             part.unlink(missing_ok=True)
