@@ -183,12 +183,19 @@ def _write_zip(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
 
 def _write_folder(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number, as in containers
     try:
         for name, data in contents:
             file = temporary / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "wb") as stream:
-                stream.write(data)
+            try:
+                with open(file, "xb") as stream:
+                    stream.write(data)
+            except FileExistsError:
+                raise UserError(
+                    f"{path}: {name!r} and another name differ in capitals or accents alone, which are one file on "
+                    "this disk; give --dest a .zip"
+                ) from None
         if hasattr(os, "sync"):  # not on Windows
             os.sync()
         with suppress(OSError):
