@@ -68,8 +68,8 @@ def put_in_place(made: Path, target: Path) -> None:
             time.sleep(pause)
 
 
-def make_folder(path: str | Path) -> Path:
-    """Makes a folder with its parents, and says in one line when that cannot be.
+def make_folder(path: str | Path, instead: str = "choose another output folder") -> Path:
+    """Makes a folder with its parents, and says in one line when that cannot be, and what to do ``instead``.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -78,9 +78,9 @@ def make_folder(path: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another output folder") from error
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); {instead}") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: is not writable; choose another output folder")
+        raise UserError(f"{folder}: is not writable; {instead}")
     return folder
 
 

@@ -34,6 +34,7 @@ MD5 = {
 _ROUNDS = 3
 _CHUNK = 1 << 16
 _MAX_BYTES = 1 << 28
+_INSTEAD = "set XDG_CACHE_HOME, or give the MNIST folder by --source"
 
 
 def cache_folder() -> Path:
@@ -44,9 +45,7 @@ def cache_folder() -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if base.startswith("~"):
-        raise UserError(
-            "MNIST: there is no home folder to keep it in; set XDG_CACHE_HOME, or give the MNIST folder by --source"
-        )
+        raise UserError(f"MNIST: there is no home folder to keep it in; {_INSTEAD}")
     return Path(base) / "stylegan2-msp" / "mnist"
 
 
@@ -72,7 +71,7 @@ def download_mnist(
     Raises:
         UserError: no mirror gave the file, or the folder cannot be written.
     """
-    folder = make_folder(folder or cache_folder())
+    folder = make_folder(folder or cache_folder(), _INSTEAD)
     lock = FileLock(folder / ".lock")  # jobs of an array begin at once, and would write to one file
     with suppress(OSError, NotImplementedError):  # a file system without locks
         lock.acquire()

@@ -176,3 +176,11 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(UserError, match=r"no home folder .*XDG_CACHE_HOME.*--source"):
         download_mnist("train")
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was advised to choose another output folder, of which there was none to choose."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"mnist: cannot be made .*; set XDG_CACHE_HOME, .*--source"):
+        download_mnist("train")
