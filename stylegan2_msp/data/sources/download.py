@@ -71,13 +71,16 @@ def download_mnist(
     Raises:
         UserError: no mirror gave the file, or the folder cannot be written.
     """
-    folder = make_folder(folder or cache_folder(), _INSTEAD)
+    folder, sums = folder or cache_folder(), checksums or MD5
+    if all(_is_right(folder / f"{stem}.gz", sums[stem]) for stem in STEMS[split]):
+        return folder  # which need not be writable, then
+    make_folder(folder, _INSTEAD)
     lock = FileLock(folder / ".lock")  # jobs of an array begin at once, and would write to one file
     with suppress(OSError, NotImplementedError):  # a file system without locks
         lock.acquire()
     try:
         for stem in STEMS[split]:
-            _fetch(folder / f"{stem}.gz", mirrors, (checksums or MD5)[stem], pause_sec)
+            _fetch(folder / f"{stem}.gz", mirrors, sums[stem], pause_sec)
     finally:
         lock.release()
     return folder

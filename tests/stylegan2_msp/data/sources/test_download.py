@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stylegan2_msp.data.sources import download
 from stylegan2_msp.data.sources.download import MD5, cache_folder, download_mnist
 from stylegan2_msp.data.sources.mnist import STEMS
 from stylegan2_msp.errors import UserError
@@ -184,3 +185,17 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"mnist: cannot be made .*; set XDG_CACHE_HOME, .*--source"):
         download_mnist("train")
+
+
+def test_a_whole_copy_is_taken_where_nothing_can_be_written(
+    tmp_path: Path, server: tuple[str, type[Mirror]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that a cluster's nodes may only read; the files were there, and the folder was refused."""
+    fetch(tmp_path, server[0] + "good/")
+
+    def refuse(path: Path, instead: str = "") -> Path:
+        raise UserError(f"{path}: is not writable")
+
+    monkeypatch.setattr(download, "make_folder", refuse)
+    fetch(tmp_path, server[0] + "down/")
+    assert_complete(tmp_path)
