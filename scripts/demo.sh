@@ -6,7 +6,7 @@ set -euo pipefail
 start="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "" # no extra
 out="${1:-demo-out}"
-case "$out" in /*) ;; *) [ $# -gt 0 ] && out="$start/$out" ;; esac
+case "$out" in /* | [A-Za-z]:*) ;; *) [ $# -gt 0 ] && out="$start/$out" ;; esac
 points=20000 moons_kimg=1500 digits_kimg=90 count=2000
 [ -n "${DEMO_QUICK:-}" ] && points=2000 moons_kimg=2 digits_kimg=0.1 count=100 # only to see that everything runs
 began=$SECONDS

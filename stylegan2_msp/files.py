@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stylegan2_msp.errors import UserError
+
+_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between tries to replace a file that is in use
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     read new files, however the body makes it. Where ``path`` is a link, what it leads to is replaced.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder cannot be written, the disk is full, or on Windows the file stays open in another program.
     """
     target = Path(path)
     target = target.resolve() if target.is_symlink() else target
@@ -32,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        put_in_place(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise UserError(
@@ -43,8 +47,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def make_folder(path: str | Path) -> Path:
-    """Makes a folder with its parents, and says in one line when that cannot be.
+def put_in_place(made: Path, target: Path) -> None:
+    """`os.replace`; waits for a while where Windows refuses it, as while a scanner or a viewer has either file open.
+
+    Raises:
+        UserError: it is open still.
+        OSError: it cannot be for another reason.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            os.replace(made, target)
+            return
+        except PermissionError as error:
+            if sys.platform != "win32":
+                raise
+            if pause is None:
+                raise UserError(
+                    f"{target}: is open in another program, or write-protected; close it there, or choose another place"
+                ) from error
+            time.sleep(pause)
+
+
+def make_folder(path: str | Path, instead: str = "choose another output folder") -> Path:
+    """Makes a folder with its parents, and says in one line when that cannot be, and what to do ``instead``.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -53,9 +78,9 @@ def make_folder(path: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another output folder") from error
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); {instead}") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: is not writable; choose another output folder")
+        raise UserError(f"{folder}: is not writable; {instead}")
     return folder
 
 

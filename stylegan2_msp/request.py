@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
@@ -83,9 +84,10 @@ class Conditions:
         """
         if not isinstance(cls, str):
             return index(cls)
-        if cls not in self.class_names:
+        cls, *names = (unicodedata.normalize("NFC", some) for some in (cls, *self.class_names))
+        if cls not in names:
             raise UserError(f"class {cls!r}: is none of {', '.join(self.class_names[:10])}; give a name or a number")
-        return self.class_names.index(cls)
+        return names.index(cls)
 
     def has_seen(self, level: float, distance: float) -> bool:
         """Whether data that it was trained on may lie within a distance of a level; true where that is not known."""

@@ -12,7 +12,10 @@ from typing import Any
 
 # On Windows Ctrl-C reaches every process of a console by itself, and a signal sent to one would end it on the spot.
 REACHES_ALL = sys.platform == "win32"
-_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, kill, a terminal that was closed
+# Ctrl-C, kill, a terminal that was closed, Ctrl-Break of Windows.
+_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+# Exit codes of a process that was asked to end, and left in good order.
+LEFT = frozenset(128 + signum for signum in _ENDING)
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def asked_to_end(handler: Callable[[int, Any], Any]) -> Iterator[None]:
             handler(signum, frame)
 
     previous = {}
-    for signum in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
+    for signum in _ENDING:
         before = signal.getsignal(signum)
         if before is not signal.SIG_IGN or signum == signal.SIGINT:
             previous[signum] = before

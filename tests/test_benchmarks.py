@@ -26,7 +26,7 @@ def test_gpu_check_goes_through_all_stages_without_a_gpu(tmp_path: Path) -> None
     stages = ["doctor", "ops", "step", "step-ada", "step-pl", "data", "train", "report", "generate"]
     more = {"MNIST_DIR": "", "STAGES": " ".join(stages)}  # not its run of the GPU tests, and one size is enough
     found = run("bash", "benchmarks/gpu_check.sh", str(tmp_path / "out"), "--quick", "--minutes", "2", **more)
-    summary = (tmp_path / "out" / "summary.md").read_text()
+    summary = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
     assert found.returncode == 0, found.stdout + summary
     for stage in stages:
         assert f"| {stage} | passed |" in summary, summary
@@ -37,7 +37,7 @@ def test_gpu_check_goes_through_all_stages_without_a_gpu(tmp_path: Path) -> None
 
 def test_gpu_check_goes_on_after_a_stage_that_fails(tmp_path: Path) -> None:
     found = run("bash", "benchmarks/gpu_check.sh", str(tmp_path), MNIST_DIR="", STAGES="report doctor generate")
-    summary = (tmp_path / "summary.md").read_text()
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert found.returncode == 1
     assert "| doctor | passed |" in summary
     assert "| report | FAILED |" in summary

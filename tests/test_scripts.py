@@ -41,6 +41,19 @@ def test_the_environment_is_made_where_this_system_has_its_programs(tmp_path: Pa
     assert len((tmp_path / "asked").read_text(encoding="utf-8").splitlines()) == 2
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(("given", "taken"), [("out", "$PWD/out"), ("C:/out", "C:/out")])
+def test_the_demo_takes_a_folder_with_a_drive(tmp_path: Path, given: str, taken: str) -> None:
+    """In Git Bash of Windows; it became one below the current folder."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/demo.sh", tmp_path / "scripts")
+    stub = 'python() { echo "$@" >>asked; }\n'
+    (tmp_path / "scripts/environment.sh").write_text(stub, encoding="utf-8")
+    subprocess.run(["bash", "scripts/demo.sh", given], cwd=tmp_path, capture_output=True, check=False)
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert asked[0].endswith(f" --dest {taken}/moons.zip".replace("$PWD", str(tmp_path)))
+
+
 def test_text_has_no_carriage_returns_where_git_would_write_them() -> None:
     """bash and `git apply` stumble over them; core.autocrlf is what Git for Windows sets."""
     words = ["git", "-C", str(ROOT), "check-attr", "eol", "scripts/demo.sh", "patches/0001-hook.patch"]

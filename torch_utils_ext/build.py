@@ -38,6 +38,8 @@ def cuda_core() -> Any:
     Raises:
         KernelsUnavailable: cuda-core or what it needs is not installed.
     """
+    if sys.platform == "darwin":
+        raise KernelsUnavailable("macOS has no CUDA")
     for name in ("cuda.core", "cuda.core.experimental"):
         try:
             module = importlib.import_module(name)

@@ -11,7 +11,7 @@ import sys
 import click
 
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.signals import asked_to_end, leave
+from stylegan2_msp.signals import REACHES_ALL, asked_to_end, leave
 
 # Before torch is imported: by default, waiting GNU OpenMP threads spin so long that torch crawls on busy cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -45,6 +45,11 @@ def run(command: click.Command) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
+        if REACHES_ALL and error.errno == errno.EINVAL and not error.filename:  # Windows' word for a broken pipe
+            from stylegan2_msp.progress import silence
+
+            silence(sys.stdout)
+            sys.exit(141)
         if error.errno not in _OF_PATHS or not error.filename:
             raise
         _fail(f"{error.filename}: {error.strerror}; check the path", 1)
@@ -60,9 +65,13 @@ def finite(_context: click.Context, _option: click.Parameter, value: float | Non
 def _print_anything() -> None:
     """Has signs that standard output's encoding lacks (class names, paths; cp1252 of a pipe on Windows) escaped there.
 
-    By default they would end the command. Worker processes learn it from their environment.
+    By default they would end the command. Worker processes learn it from their environment. In UTF-8 names of files
+    that are none stay the bytes that they are.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    plain = sys.stdout.errors == "surrogateescape" and not sys.stdout.encoding.lower().startswith("utf")  # LC_ALL=C
+    if plain or sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
         os.environ["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:backslashreplace"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -65,9 +66,10 @@ def parse_classes(text: str, names: Sequence[str]) -> list[int]:
 
 
 def _named(text: str, names: Sequence[str]) -> int | None:
-    """The class of this name, capitals and small letters alike where that is one class only."""
+    """The class of this name, capitals and small letters alike where that is one class only, accents however stored."""
     if text.isdigit():
         return None
+    text, *names = (unicodedata.normalize("NFC", some) for some in (text, *names))
     if text in names:
         return names.index(text)
     alike = [index for index, name in enumerate(names) if name.casefold() == text.casefold()]

@@ -21,7 +21,7 @@ from stylegan2_msp.data.members import stays_inside
 from stylegan2_msp.data.pixels import RESOLUTIONS, encode_png, is_image_name
 from stylegan2_msp.data.samples import Samples
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder, replacing
+from stylegan2_msp.files import make_folder, put_in_place, replacing
 from stylegan2_msp.progress import track
 
 PROBABILITIES_FILE = "probabilities.npy"
@@ -183,17 +183,24 @@ def _write_zip(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
 
 def _write_folder(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number, as in containers
     try:
         for name, data in contents:
             file = temporary / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "wb") as stream:
-                stream.write(data)
+            try:
+                with open(file, "xb") as stream:
+                    stream.write(data)
+            except FileExistsError:
+                raise UserError(
+                    f"{path}: {name!r} and another name differ in capitals or accents alone, which are one file on "
+                    "this disk; give --dest a .zip"
+                ) from None
         if hasattr(os, "sync"):  # not on Windows
             os.sync()
         with suppress(OSError):
             path.rmdir()  # an empty one, which Windows does not replace
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as error:
         found = error.strerror or error
         raise UserError(f"{path}: cannot be written ({found}); free space or choose another place") from error

@@ -183,6 +183,11 @@ def stays_inside(name: str) -> bool:
 
 
 def _check_name(path: Path, name: str) -> None:
+    if "\\" in name and stays_inside(name.replace("\\", "/")):
+        raise UserError(
+            f"{path}: member {name!r} has backslashes between its folders, as Compress-Archive of older PowerShells "
+            "writes them; zip it otherwise (the Explorer does it right), or give the folder"
+        )
     if not stays_inside(name):
         raise UserError(f"{path}: member {name!r} points outside the archive; do not use this file, make it again")
 

@@ -280,5 +280,5 @@ def _write(folder: Path, figures: dict[str, Any], results: Results, begin: float
     for name, text in texts.items():
         files.append(folder / name)
         with replacing(files[-1]) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names that are no UTF-8
     return Report(results, files, notes)

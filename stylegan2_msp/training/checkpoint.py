@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def save_state(run: Path, state: TrainState, config: TrainConfig, keep: int = 2)
                 "from the last state, if there is one"
             ) from error
     for old in list_states(run)[:-keep]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes none that a backup has open; the next time, then
+            old.unlink()
     return path
 
 

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from stylegan2_msp.device import cores
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.signals import REACHES_ALL, asked_to_end
+from stylegan2_msp.signals import LEFT, REACHES_ALL, asked_to_end
 
 # Threads of the group give back tensors of its last messages, for which they need the interpreter's lock. Older torch
 # (2.6, for one) keeps the lock while it waits for the threads to end: without a pause before, it may wait for ever.
@@ -154,7 +154,10 @@ def _start(workers: list[Any]) -> None:
 
 
 def _wait(workers: list[Any]) -> set[int]:
-    """Waits for all; when one fails the rest are ended, since they would wait for it for ever: returns which."""
+    """Waits for all; when one fails the rest are ended, since they would wait for it for ever: returns which.
+
+    One that was asked to end has not failed: the first process may still have to save.
+    """
     alive, ended = list(workers), set()
     while alive:
         for worker in list(alive):
@@ -162,7 +165,7 @@ def _wait(workers: list[Any]) -> set[int]:
             if worker.exitcode is None:
                 continue
             alive.remove(worker)
-            if worker.exitcode not in (0, 130, 143):
+            if worker.exitcode not in {0, *LEFT}:
                 for other in alive:
                     other.join(timeout=5)
                     if other.exitcode is None:

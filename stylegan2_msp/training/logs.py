@@ -153,10 +153,17 @@ def _kimg_of(line: str) -> float:
 
 
 def _tensorboard(run: Path) -> Any:
-    """A writer of tensorboard's files; None where it is not installed, or cannot take the folder's name (not UTF-8)."""
+    """A writer of tensorboard's files; None where it is not installed, or cannot take the folder's name (not UTF-8).
+
+    Where it is installed but does not work, as beside a protobuf of another version, one line says so.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(run))
     except (ImportError, OSError, UnicodeEncodeError):
+        return None
+    except Exception as error:  # what it needs has errors of its own
+        reason = " ".join(str(error).split())[:200]
+        tell(f"tensorboard does not work here ({type(error).__name__}: {reason}); stats.jsonl has the same figures.")
         return None

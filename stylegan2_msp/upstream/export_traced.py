@@ -69,7 +69,7 @@ def export_onnx(network: Path, dest: Path, noise: str = "const") -> PlainGenerat
         raise UserError(f"{dest}: PyTorch {torch.__version__} made no ONNX program; update it")
     with replacing(dest) as temporary:
         made.save(str(temporary), external_data=False)
-        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(temporary.read_bytes(), providers=["CPUExecutionProvider"])
 
         def run(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
             given = {name: value.numpy() for name, value in zip(plain.inputs, inputs, strict=True)}

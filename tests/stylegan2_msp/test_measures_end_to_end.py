@@ -76,7 +76,7 @@ def test_moons(command, tmp_path, name) -> None:
     report = report_run(folder, tmp_path / "report", n=40, device="cpu")
     assert report.results.about["uncertainty"] == generator.measure.title
     assert report.notes == []
-    assert generator.measure.title in (tmp_path / "report" / "results.md").read_text()
+    assert generator.measure.title in (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
 
 
 def test_labels_of_one_measure_with_the_classifier_of_another_are_refused(moons_archive, tmp_path) -> None:

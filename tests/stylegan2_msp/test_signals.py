@@ -112,6 +112,15 @@ def test_signals_to_all_of_a_job_are_one_request_and_nohup_holds() -> None:
     assert signal.getsignal(signal.SIGINT) is interrupt
 
 
+def test_ctrl_break_asks_too_where_there_is_such_a_key() -> None:
+    """On Windows; SIGBREAK by default ends a process on the spot."""
+    code = "import signal; signal.SIGBREAK = signal.SIGUSR1; from stylegan2_msp.signals import asked_to_end, leave\n"
+    code += "with asked_to_end(leave):\n    signal.raise_signal(signal.SIGUSR1)"
+    with started(code, Path.cwd()) as child:
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGUSR1, err
+
+
 def test_whoever_goes_on_asking_is_heard_again_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     with asked_to_end(lambda signum, _: asked.append(clock)):

@@ -241,6 +241,12 @@ def test_without_cuda_core(monkeypatch: pytest.MonkeyPatch, fresh_state: None, c
         launch.run(launch._PROBE, torch.device("cuda", 0))
 
 
+def test_nobody_is_told_to_install_what_macos_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(KernelsUnavailable, match=r"^macOS has no CUDA$"):
+        build.nvrtc()
+
+
 @needs_nvrtc
 def test_a_source_that_does_not_compile(
     monkeypatch: pytest.MonkeyPatch, fresh_state: None, cache: Path, caplog: Any

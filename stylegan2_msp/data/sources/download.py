@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from stylegan2_msp.data.sources.mnist import STEMS
 from stylegan2_msp.errors import UserError
-from stylegan2_msp.files import make_folder
+from stylegan2_msp.files import make_folder, put_in_place
 from stylegan2_msp.progress import track
 
 MIRRORS = (
@@ -34,6 +34,7 @@ MD5 = {
 _ROUNDS = 3
 _CHUNK = 1 << 16
 _MAX_BYTES = 1 << 28
+_INSTEAD = "set XDG_CACHE_HOME, or give the MNIST folder by --source"
 
 
 def cache_folder() -> Path:
@@ -44,9 +45,7 @@ def cache_folder() -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if base.startswith("~"):
-        raise UserError(
-            "MNIST: there is no home folder to keep it in; set XDG_CACHE_HOME, or give the MNIST folder by --source"
-        )
+        raise UserError(f"MNIST: there is no home folder to keep it in; {_INSTEAD}")
     return Path(base) / "stylegan2-msp" / "mnist"
 
 
@@ -72,13 +71,16 @@ def download_mnist(
     Raises:
         UserError: no mirror gave the file, or the folder cannot be written.
     """
-    folder = make_folder(folder or cache_folder())
+    folder, sums = folder or cache_folder(), checksums or MD5
+    if all(_is_right(folder / f"{stem}.gz", sums[stem]) for stem in STEMS[split]):
+        return folder  # which need not be writable, then
+    make_folder(folder, _INSTEAD)
     lock = FileLock(folder / ".lock")  # jobs of an array begin at once, and would write to one file
     with suppress(OSError, NotImplementedError):  # a file system without locks
         lock.acquire()
     try:
         for stem in STEMS[split]:
-            _fetch(folder / f"{stem}.gz", mirrors, (checksums or MD5)[stem], pause_sec)
+            _fetch(folder / f"{stem}.gz", mirrors, sums[stem], pause_sec)
     finally:
         lock.release()
     return folder
@@ -101,7 +103,7 @@ def _fetch(target: Path, mirrors: Sequence[str], md5: str, pause_sec: float) -> 
             except OSError as error:
                 raise UserError(f"{part}: cannot be written ({error.strerror}); free space") from error
             if _is_right(part, md5):
-                os.replace(part, target)
+                put_in_place(part, target)
                 return
             problem = f"{mirror}: another checksum than published"
             part.unlink(missing_ok=True)

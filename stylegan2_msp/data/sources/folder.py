@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -257,9 +258,18 @@ def _one_folder(members: Members, names: list[str]) -> str | None:
 
 
 def _by_name(class_of: dict[str, str], names: list[str]) -> tuple[np.ndarray, list[str]]:
-    class_names = sorted(set(class_of.values()), key=lambda text: (len(text), text) if text.isdigit() else (0, text))
+    typed = {name: _as_typed(name) for name in set(class_of.values())}
+    class_names = sorted(set(typed.values()), key=lambda text: (len(text), text) if text.isdigit() else (0, text))
     index = {name: place for place, name in enumerate(class_names)}
-    return np.array([index[class_of[name]] for name in names], dtype=np.int64), class_names
+    return np.array([index[typed[class_of[name]]] for name in names], dtype=np.int64), class_names
+
+
+def _as_typed(name: str) -> str:
+    """A name as keyboards give it: the Finder of macOS stores letters and their accents apart (NFD, not NFC).
+
+    Bytes that are no UTF-8, which no figure could show, are escaped.
+    """
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
 
 
 def _csv_classes(path: Path, names: list[str]) -> dict[str, str]:
@@ -271,11 +281,12 @@ def _csv_classes(path: Path, names: list[str]) -> dict[str, str]:
         raise UserError(f"--labels {path}: cannot be read ({error.strerror}); give a CSV file,class") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--labels {path}: is no CSV in UTF-8 ({error}); give two columns file,class") from error
-    known, class_of = set(names), {}
+    known, class_of = {_as_typed(name): name for name in names} | {name: name for name in names}, {}
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not row[1].strip():
             raise UserError(f"--labels {path}: row {number} has {len(row)} columns, expected file,class; correct it")
         name = row[0].strip().replace("\\", "/").removeprefix("./")
+        name = known.get(name) or known.get(_as_typed(name)) or name
         if number == 1 and name not in known:
             continue
         if name not in known or name in class_of:

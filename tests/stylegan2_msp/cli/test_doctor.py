@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+
+from stylegan2_msp.cli.doctor import _row, _tests
+from torch_utils_ext.doctor import Check
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -35,6 +40,23 @@ def test_a_sound_machine() -> None:
         assert word in done.stdout
     assert "FAILED" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("width", [120, 80])
+def test_the_table_shows_its_verdicts_in_a_terminal_of_the_usual_width(width: int) -> None:
+    """macOS opens terminals of 80 columns; the last column, ok or FAILED, was left out there."""
+    table = _tests()
+    table.add_row(*_row(Check("modulated_conv2d", "cuda", torch.bfloat16, (1e-7, 1e-7, 1e-7))))
+    table.add_row(*_row(Check("upfirdn2d", "cuda", torch.float16, None, "RuntimeError: " + "long " * 20)))
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "modulated_conv2d" in text
+    assert "bfloat16" in text
+    assert "2nd grad" in text
+    assert " ok" in text
+    assert "FAILED" in text
+    assert "\u2026" not in text
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_a_process_writes_tables_and_figures_and_a_second_one_trains_no_judge(tm
     assert results.value("fid", "natural") > 0
     with open(tmp_path / "first" / "results.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(results.rows)
-    text = (tmp_path / "first" / "results.md").read_text()
+    text = (tmp_path / "first" / "results.md").read_text(encoding="utf-8")
     assert text in done.stdout
     assert "| condition shuffled |" in text
     assert "rejection |" not in text

@@ -80,6 +80,11 @@ def test_names_that_differ_in_capitals_only():
         parse_classes("AB", ["Ab", "aB"])
 
 
+def test_accents_may_be_stored_apart():
+    """As the Finder of macOS stores names of folders; keyboards give one sign."""
+    assert parse_classes("gr\u00fcn", ["Rot", "Gru\u0308n"]) == parse_classes("Gru\u0308n", ["Rot", "Gr\u00fcn"]) == [1]
+
+
 def test_numbers_without_end_are_refused():
     for parse in (parse_seeds, lambda text: parse_classes(text, DIGITS)):
         with pytest.raises(click.BadParameter):

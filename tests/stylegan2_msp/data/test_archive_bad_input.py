@@ -205,11 +205,20 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     assert "holds no files" in message_of(tmp_path / "folder")
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "C:\\evil.png", "a\\evil.png"])
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "C:\\evil.png", "a\\..\\..\\evil.png"]
+)
 def test_names_that_leave_the_archive(tmp_path: Path, name: str) -> None:
     path = tmp_path / "data.zip"
     path.write_bytes(zip_bytes(good_files() | {name: png()}))
     assert "points outside the archive" in message_of(path)
+
+
+def test_a_zip_of_windows_powershell_is_named(tmp_path: Path) -> None:
+    """It was said to point outside the archive; its owner had made it of photographs a minute before."""
+    path = tmp_path / "data.zip"
+    path.write_bytes(zip_bytes(good_files() | {"cat/0.png": png()}).replace(b"cat/0.png", b"cat\\0.png"))
+    assert "backslashes between its folders, as Compress-Archive" in message_of(path)
 
 
 def test_duplicate_members(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 
+from stylegan2_msp.data import archive_writer
 from stylegan2_msp.data.archive import open_archive, write_archive
 from stylegan2_msp.data.pixels import encode_png
 from stylegan2_msp.data.samples import Annotation, Samples, default_names
@@ -104,6 +106,28 @@ def test_a_folder_is_written_where_windows_writes_it(
         dest.mkdir()
     write_archive(dest, images(), progress=False)
     assert len(open_archive(dest)) == len(images())
+
+
+def test_names_that_are_one_file_here_do_not_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disks of macOS and Windows do not tell capitals: one of the images was lost without a word."""
+
+    def open_there(path: Path, mode: str) -> IO[bytes]:
+        return open(path.with_name(path.name.lower()), mode)
+
+    monkeypatch.setattr(archive_writer, "open", open_there, raising=False)
+    with pytest.raises(UserError, match=r"'b\.png' and another name differ in capitals .*; give --dest a \.zip"):
+        write_archive(tmp_path / "data", replace(images(2), names=["B.png", "b.png"]), progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_part_of_a_folder(tmp_path: Path) -> None:
+    """In a container all begin at 1."""
+    left = tmp_path / f".data.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "z.png").write_bytes(b"half")
+    assert len(open_archive(write_archive(tmp_path / "data", images(3), progress=False))) == 3
 
 
 def test_the_bytes_do_not_tell_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -40,6 +41,17 @@ def finished(tmp_path, grey, digits_archive):
     rows = [{"kimg": k, "condition/natural_mae": 0.3 - k / 100, "condition/uniform_mae": 0.4} for k in (1, 2)]
     (folder / "stats.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"kimg": 3, "condi')
     return folder
+
+
+def test_data_of_any_name_can_be_reported_on(finished, tmp_path, digits_archive):
+    """Latin-1, or UTF-8 where LC_ALL=C hides it; the table could not be written when all was measured."""
+    odd = tmp_path / os.fsdecode(b"d\xe4ta.zip")
+    try:
+        odd.write_bytes(digits_archive.read_bytes())
+    except OSError:
+        pytest.skip("a file system of UTF-8 names")
+    report_run(finished, tmp_path / "report", odd, n=20, device="cpu")
+    assert "data d\\udce4ta.zip" in (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
 
 
 def test_everything_is_written_and_the_figures_are_those_of_the_generator(finished, tmp_path, grey, digits_archive):

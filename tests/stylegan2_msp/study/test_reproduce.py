@@ -232,7 +232,7 @@ def test_the_table_has_means_and_deviations(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text(results(mae).to_json())
     files = summarise(s, 90.0)
-    table = files[0].read_text()
+    table = files[0].read_text(encoding="utf-8")
     assert "| plain | 0, 1 | 0.150 ± 0.071 |" in table
     assert "ours" not in table.split("| variant")[1]
     assert json.loads(files[1].read_text())["rows"]["plain"]["uniform MAE"] == [0.1, 0.2]
@@ -253,7 +253,7 @@ def test_the_largest_gap_is_of_levels_that_have_reals_enough(tmp_path: Path) -> 
     files = summarise(s, 1.0)
     gaps = json.loads(files[1].read_text())["rows"]["plain"]["largest gap at a level"]
     assert gaps == [pytest.approx(0.2)]
-    assert "at which 20 or more reals lie" in files[0].read_text()
+    assert "at which 20 or more reals lie" in files[0].read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_what_is_drawn_and_said_is_of_the_uniform_levels_and_the_length_of_this_
         path.parent.mkdir(parents=True)
         path.write_text(everything.to_json())
     assert {name: list(seeds) for name, seeds in collect(study).items()} == {"plain": [1], "ours": [1]}
-    text = summarise(study, 150.0)[0].read_text()
+    text = summarise(study, 150.0)[0].read_text(encoding="utf-8")
     assert "80 items per distribution; 2500 kimg each" in text
     assert "this call took 2 min" in text
     curve = [(u, everything.value("mean", "uniform", level=u)) for u in LEVELS]

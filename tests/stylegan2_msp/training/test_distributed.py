@@ -210,6 +210,29 @@ def test_where_ctrl_c_reaches_all_the_workers_are_left_to_save(monkeypatch):
     assert distributed.launch(lambda: 0, 2) == 128 + signal.SIGINT
 
 
+@pytest.mark.parametrize("code", [130, 143, 129], ids=["Ctrl-C", "kill", "a terminal that was closed"])
+def test_a_process_that_was_asked_to_end_leaves_the_first_one_time_to_save(code):
+    """After SIGHUP, which a closed terminal sends to all of a job, the first one was ended five seconds later."""
+
+    class Worker:
+        def __init__(self, code, patience):
+            self.exitcode, self.code, self.patience = None, code, patience
+
+        def join(self, timeout):
+            self.patience -= timeout
+            if self.patience <= 0:
+                self.exitcode = self.code
+
+        def terminate(self):
+            raise AssertionError("it was saving")
+
+    if code - 128 not in [*signal.Signals]:
+        pytest.skip("no such signal")
+    saving, gone = Worker(code, 20), Worker(code, 0)
+    assert distributed._wait([saving, gone]) == set()
+    assert saving.exitcode == code
+
+
 def test_where_os_kill_calls_no_handler_a_worker_without_parent_saves_too(monkeypatch):
     class Parent:
         def join(self):

@@ -74,6 +74,23 @@ def test_a_folder_whose_name_is_not_utf8_is_taken(tmp_path, monkeypatch):
     assert (folder / "stats.jsonl").is_file()
 
 
+def test_a_tensorboard_that_does_not_work_ends_no_run(tmp_path, monkeypatch, capsys):
+    """Beside an older protobuf its import raises an error of protobuf's own, which used to end the run at its start."""
+
+    class VersionError(Exception):
+        pass
+
+    def imported(folder):
+        raise VersionError("gencode 6.31.1\n runtime 5.29.0")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=imported))
+    with RunLog(tmp_path, 1.0) as log:
+        log.record({"kimg": 1.0})
+    assert (tmp_path / "stats.jsonl").is_file()
+    said = "does not work here (VersionError: gencode 6.31.1 runtime 5.29.0); stats.jsonl has the same figures."
+    assert said in capsys.readouterr().out
+
+
 def test_figures_are_json_whatever_they_are(tmp_path):
     RunLog(tmp_path, 1.0).record({"kimg": 1.0, "loss/G": float("inf"), "loss/D": float("nan")})
 

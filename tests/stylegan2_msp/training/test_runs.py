@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -26,7 +27,7 @@ from stylegan2_msp.errors import UserError
 from stylegan2_msp.generation import load_generator
 from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.snapshot import load_snapshot
-from stylegan2_msp.training.checkpoint import list_states, load_state
+from stylegan2_msp.training.checkpoint import list_states, load_state, save_state
 from stylegan2_msp.training.launch import start
 from stylegan2_msp.training.plan import Machine, prepare
 from stylegan2_msp.uncertainty import Softmax
@@ -466,6 +467,21 @@ def test_a_run_that_goes_on_from_an_older_state_gives_up_the_later_ones(digits_a
     assert start({"kimg": 0.096}, tmp_path, "auto", CPU) == 0
     config, content = load_state(state)
     assert (config.lrate, content["counters"]["nimg"]) == (1e-5, 96)
+
+
+def test_an_old_state_that_is_open_elsewhere_is_removed_the_next_time(tmp_path, monkeypatch):
+    """As by a backup: Windows removes no open file, and a run ended there."""
+
+    def in_use(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "The process cannot access the file", str(path))
+
+    config = SimpleNamespace(to_dict=dict)
+    for kimg in range(1, 6):
+        with monkeypatch.context() as patched:
+            if kimg == 4:
+                patched.setattr(Path, "unlink", in_use)
+            save_state(tmp_path, SimpleNamespace(nimg=1000 * kimg, state_dict=dict), config)
+    assert [path.name[-4:-3] for path in list_states(tmp_path)] == ["4", "5"]
 
 
 @pytest.mark.slow

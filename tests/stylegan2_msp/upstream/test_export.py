@@ -209,6 +209,19 @@ def test_onnx(snapshot: Path, noise: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_onnx_of_any_name(points_snapshot: Path, tmp_path: Path) -> None:
+    """onnxruntime takes names in UTF-8 only, and the file that it runs before it is kept has such a name."""
+    onnx_session(tmp_path / "nothing")
+    odd = tmp_path / os.fsdecode(b"p\xf6ints.onnx")
+    try:
+        odd.touch()
+    except OSError:
+        pytest.skip("a file system of UTF-8 names")
+    export_onnx(points_snapshot, odd)
+    assert odd.stat().st_size
+
+
+@pytest.mark.slow
 def test_onnx_of_points(points_snapshot: Path, tmp_path: Path) -> None:
     onnx_session(tmp_path / "nothing")
     export_onnx(points_snapshot, tmp_path / "x.onnx")

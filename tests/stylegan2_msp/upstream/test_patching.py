@@ -142,7 +142,9 @@ def test_local_edits_and_line_ends_are_merged_as_the_refusal_says(tmp_path: Path
     edited = ["edit 1", "edit 2", *lines]
     commit(edited)
     (tmp_path / "ours.patch").write_bytes(patch)
-    by_hand = re.findall(r"`cat \S+ \| (git apply [^`]+)`", (PATCHES[0].path.parent / "README.md").read_text())
+    by_hand = re.findall(
+        r"`cat \S+ \| (git apply [^`]+)`", (PATCHES[0].path.parent / "README.md").read_text(encoding="utf-8")
+    )
     assert by_hand == [MERGE]
     git(*MERGE.split()[1:], told=patch)
     assert file.read_bytes().decode().split(end) == [*edited[:22], "ours", *edited[22:], ""]

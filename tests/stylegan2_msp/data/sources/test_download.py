@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stylegan2_msp.data.sources import download
 from stylegan2_msp.data.sources.download import MD5, cache_folder, download_mnist
 from stylegan2_msp.data.sources.mnist import STEMS
 from stylegan2_msp.errors import UserError
@@ -176,3 +177,25 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(UserError, match=r"no home folder .*XDG_CACHE_HOME.*--source"):
         download_mnist("train")
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was advised to choose another output folder, of which there was none to choose."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"mnist: cannot be made .*; set XDG_CACHE_HOME, .*--source"):
+        download_mnist("train")
+
+
+def test_a_whole_copy_is_taken_where_nothing_can_be_written(
+    tmp_path: Path, server: tuple[str, type[Mirror]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that a cluster's nodes may only read; the files were there, and the folder was refused."""
+    fetch(tmp_path, server[0] + "good/")
+
+    def refuse(path: Path, instead: str = "") -> Path:
+        raise UserError(f"{path}: is not writable")
+
+    monkeypatch.setattr(download, "make_folder", refuse)
+    fetch(tmp_path, server[0] + "down/")
+    assert_complete(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,39 @@ def test_numbered_folders_keep_their_order(tmp_path: Path) -> None:
     for k in (0, 2, 10):
         save(tmp_path / str(k) / "a.png")
     assert folder(tmp_path).class_names == ["0", "2", "10"]
+
+
+APART = "Gru\u0308n"  # as the Finder of macOS stores it; a keyboard gives "Gr\u00fcn"
+
+
+def test_accents_are_stored_as_they_are_typed(tmp_path: Path) -> None:
+    """Before, no name that was typed fitted, and the order of the classes was another than on Linux."""
+    save(tmp_path / APART / "0.png")
+    save(tmp_path / "Gruz" / "0.png", value=200)
+    samples = folder(tmp_path)
+    assert samples.class_names == ["Gruz", "Gr\u00fcn"]
+    assert samples.data[:, 0, 0, 0][np.argsort(samples.classes)].tolist() == [200, 100]
+
+
+def test_a_table_from_elsewhere_names_files_of_the_finder(tmp_path: Path) -> None:
+    save(tmp_path / "pets" / f"{APART}.png")
+    save(tmp_path / "pets" / "b.png")
+    rows = f"Gr\u00fcn.png,{APART}\nb.png,Gr\u00fcn\n"
+    (tmp_path / "labels.csv").write_text(rows, encoding="utf-8")
+    samples = folder(tmp_path / "pets", labels=tmp_path / "labels.csv")
+    assert samples.class_names == ["Gr\u00fcn"]
+    assert samples.classes.tolist() == [0, 0]
+
+
+def test_a_folder_whose_name_is_no_text_is_a_class(tmp_path: Path) -> None:
+    """No figure could show it: training ended with a traceback."""
+    odd = tmp_path / os.fsdecode(b"M\xfcll")
+    try:
+        save(odd / "0.png")
+    except OSError:
+        pytest.skip("a file system of UTF-8 names")
+    save(tmp_path / "a" / "0.png")
+    assert folder(tmp_path).class_names == ["M\\udcfcll", "a"]
 
 
 def test_zip_is_as_good_as_a_folder(tmp_path: Path) -> None:
