@@ -52,7 +52,7 @@ class Retrieval(torch.nn.Module):
 
 def blind(u: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """A level of its own, by a number of z that settles nothing else (`seeds.SETTLED`)."""
-    return LOW + (HIGH - LOW) * torch.special.ndtr(z[:, 2])
+    return LOW + (HIGH - LOW) * torch.special.ndtr(z[:, 3])
 
 
 FOLLOWING = {

@@ -36,7 +36,7 @@ class Reader(torch.nn.Module):
 class Follower(torch.nn.Module):
     """A generator: an item is named as asked for and has the level asked for, moved by a number of its latent."""
 
-    z_dim, c_dim = 3, K + 1
+    z_dim, c_dim = 4, K + 1
 
     def __init__(self, spread: float = 0.0, c_dim: int = K + 1) -> None:
         super().__init__()

@@ -15,7 +15,8 @@ from stylegan2_msp.study.experiments import EXPERIMENTS
 from stylegan2_msp.study.run import Study
 
 LINEAR = {"G.embedding": "linear", "D.embedding": "linear"}
-NO_TERM = {"consistency": 0, "consistency_class": 0}
+OF_POINTS_NO_TERM = {"consistency": 0, "consistency_class": 0}  # they have no witness
+NO_TERM = {**OF_POINTS_NO_TERM, "consistency_witness": 0}
 NO_SHARPNESS = {"sharpness": False, "D.c_dim": 11, "D.u_dim": None}
 PLAIN = {**NO_TERM, **LINEAR, **NO_SHARPNESS, "flatten": 0, "diversity": 0}
 OF_IMAGES: dict[str, dict[str, Any]] = {
@@ -35,8 +36,13 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
     "no sharpness": NO_SHARPNESS,
     "no diversity term": {"diversity": 0},
     "augmented term": {"consistency_augment": 0.25},
+    "no witness": {"consistency_witness": 0},
 }
-OF_POINTS = {**OF_IMAGES, "plain": {**NO_TERM, **LINEAR, "flatten": 0}}  # points have neither sharpness nor diversity
+OF_POINTS = {
+    **OF_IMAGES,
+    "plain": {**OF_POINTS_NO_TERM, **LINEAR, "flatten": 0},  # points have neither sharpness nor diversity
+    "no consistency": OF_POINTS_NO_TERM,
+}
 
 
 def _flat(config: dict[str, Any], place: str = "") -> dict[str, Any]:
