@@ -100,10 +100,11 @@ def _baselines(results: Results) -> str:
         return ""
     columns = [(figure, "uniform") for figure in ("mae", "spearman", "class_agreement", "second_spearman")]
     columns += [("mae", "natural"), ("spearman", "natural")]
-    rows = [
-        [label, *(_short(results.find(figure, on, of)) for figure, on in columns), _cost(results, of)]
-        for of, label in shown
-    ]
+    rows = []
+    for of, name in shown:
+        mae = results.find("mae", "uniform", of)
+        label = f"{name} ({mae.count} items)" if mae and of in ("searched", "drawn") else name  # fewer than the others
+        rows.append([label, *(_short(results.find(figure, on, of)) for figure, on in columns), _cost(results, of)])
     head = ["", "uniform: MAE", "uniform: Spearman", "uniform: class agreement", "uniform: second's Spearman"]
     return _table([*head, "natural: MAE", "natural: Spearman", "uniform: made per accepted item"], rows)
 

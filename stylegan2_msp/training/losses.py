@@ -84,8 +84,7 @@ class Objective:
         distance, strayed = asks.charge(img, c, z)
         losses["consistency"] = strength * asks.weight * distance
         if self.witness is not None:
-            place = torch.special.ndtr(z[:, 2])
-            charge = self.witness.charge(img, c, place, asks.named_right(c, z))
+            charge = self.witness.charge(img, c, z, asks.named_right(c, z))
             losses["witness"] = strength * self.witness.weight * charge
         if asks.uniform > 0:
             c = asks.uniform_labels(len(c))

@@ -86,10 +86,15 @@ class Trainer:
         self._drawn: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = deque()
 
     def call_witness(self) -> None:
-        """Takes the state's witness, or makes one for all processes, where a run of this length asks one at all."""
+        """Takes the state's witness, or makes one for all processes, where a run of this length asks one at all.
+
+        None is asked where z has no number for it, as of networks of before with two.
+        """
         config, state = self.config, self.state
         weight = config.consistency_witness
         if weight == 0 or self.objective.consistency is None or config.kimg <= config.consistency_kimg:
+            return
+        if state.G.z_dim < SETTLED:
             return
         if state.witness is None:
             made = make_witness(self.data, self.num_classes) if self.world.rank == 0 else None

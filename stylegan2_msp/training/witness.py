@@ -50,22 +50,22 @@ class Witness:
         self.neighbours = Neighbours(labels, network.num_classes)
 
     def charge(
-        self, img: torch.Tensor, c: torch.Tensor, place: torch.Tensor, named_right: torch.Tensor | None
+        self, img: torch.Tensor, c: torch.Tensor, z: torch.Tensor, named_right: torch.Tensor | None
     ) -> torch.Tensor:
         """Mean of |p - q|: p is what the witness gives the class asked for, q what it gives a real in its place.
 
         Args:
             img: fakes [n, C, H, W].
             c: their labels [n, c_dim].
-            place: of q among those of the reals alike, uniform in [0, 1], [n].
+            z: their latents [n, z_dim]; the third number says which of the reals alike stands for each.
             named_right: whether f is to name each fake as its class, bool [n]; None where nothing settles that.
         """
         classes = c[:, : self.network.num_classes].argmax(dim=1)
         p = self.network.probs(img.clamp(-1, 1)).gather(1, classes[:, None])[:, 0]
-        return (p - self.wanted(c, place, named_right)).abs().mean()
+        return (p - self.wanted(c, torch.special.ndtr(z[:, 2]), named_right)).abs().mean()
 
     def wanted(self, c: torch.Tensor, place: torch.Tensor, named_right: torch.Tensor | None) -> torch.Tensor:
-        """q of `charge`, [n]; where no real near the label is named so, any of them counts."""
+        """q of `charge`, [n], by its place in [0, 1] among the reals alike; where none is, any of them counts."""
         near = self.neighbours.of(c)
         values, count = self.values[near], torch.full_like(near[:, 0], near.shape[1])
         if named_right is not None and self.named_right is not None:

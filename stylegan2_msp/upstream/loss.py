@@ -167,7 +167,7 @@ class MspLoss(StyleGAN2Loss):
         training_stats.report("Loss/G/consistency", distance)
         total = asks.weight * distance
         if self.witness is not None:
-            charge = self.witness.charge(img, c, torch.special.ndtr(how.z[:, 2]), asks.named_right(c, how.z))
+            charge = self.witness.charge(img, c, how.z, asks.named_right(c, how.z))
             training_stats.report("Loss/G/witness", charge)
             total = total + self.witness.weight * charge
         if asks.uniform > 0:

@@ -173,3 +173,11 @@ def test_what_an_accepted_item_costs_is_of_the_grid() -> None:
     network, shuffled = table(found, "uniform: made per accepted item")
     assert network["uniform: made per accepted item"] == "3.2 (80% accepted)"
     assert shuffled["uniform: made per accepted item"] == ""
+
+
+def test_rows_of_fewer_items_say_so() -> None:
+    found = Results(ABOUT)
+    for of, count in (("fakes", 100), ("searched", 20), ("shuffled", 100)):
+        found.add("mae", 0.1, count=count, of=of, on="uniform")
+    rows = [row[""] for row in table(found, "uniform: MAE")]
+    assert rows == ["this network", "its level searched, as by generate (20 items)", "condition shuffled"]

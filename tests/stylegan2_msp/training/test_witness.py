@@ -73,15 +73,15 @@ def test_where_no_real_near_is_named_so_any_counts() -> None:
 
 def test_charge_is_the_mean_distance_and_pulls_images_there() -> None:
     witness, labels = made_witness()
-    c, place, right = labels[:16], torch.rand(16, generator=torch.Generator().manual_seed(1)), torch.ones(16) > 0
+    c, z, right = labels[:16], torch.randn(16, 5, generator=torch.Generator().manual_seed(1)), torch.ones(16) > 0
     img = torch.zeros(16, 1, 4, 4, requires_grad=True)  # every class has 1/2
-    wanted = witness.wanted(c, place, right)
-    charge = witness.charge(img, c, place, right)
+    wanted = witness.wanted(c, torch.special.ndtr(z[:, 2]), right)
+    charge = witness.charge(img, c, z, right)
     assert float(charge.detach()) == pytest.approx(float((wanted - 0.5).abs().mean()), abs=1e-6)
     optimizer = torch.optim.SGD([img], lr=0.5)
     for _ in range(600):
         optimizer.zero_grad()
-        (16 * witness.charge(img, c, place, right)).backward()
+        (16 * witness.charge(img, c, z, right)).backward()
         optimizer.step()
     p = witness.network.probs(img.detach().clamp(-1, 1)).gather(1, c[:, :K].argmax(dim=1)[:, None])[:, 0]
     assert (p - wanted).abs().max() < 0.05
@@ -148,10 +148,10 @@ def test_of_too_few_images_there_is_none(digits_archive: Path, capsys: pytest.Ca
     assert "There is none" in capsys.readouterr().out
 
 
-def test_a_run_that_ends_before_makes_none(digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_asks_none_makes_none(digits_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "make_witness", lambda *_: pytest.fail("made"))
-    for given in ({"kimg": 0.2}, {"kimg": 1.0, "consistency_witness": 0.0}, {"kimg": 1.0, "consistency": 0.0}):
-        trainer = make_trainer(digits_archive, "cpu", **given)
+    for given in ({"kimg": 0.2}, {"consistency_witness": 0.0}, {"consistency": 0.0}, {"z_dim": 2}):
+        trainer = make_trainer(digits_archive, "cpu", **{"kimg": 1.0, **given})
         trainer.call_witness()
         assert trainer.objective.witness is None
 
@@ -190,7 +190,7 @@ def test_its_share_of_the_loss(digits_archive: Path, kept: dict[str, torch.Tenso
     objective.discriminate = lambda img, told: seen.setdefault("img", img).mean(dim=(1, 2, 3))[:, None]  # type: ignore[method-assign]
     losses = objective.generator(z, c, c, strength=0.5)
     named_right = torch.special.ndtr(z[:, 0]) < asks.agreement(c[:, 10], c[:, :10].argmax(dim=1))  # type: ignore[misc]
-    charge = witness.charge(seen["img"], c, torch.special.ndtr(z[:, 2]), named_right)
+    charge = witness.charge(seen["img"], c, z, named_right)
     torch.testing.assert_close(losses["witness"], 0.5 * 0.25 * charge, rtol=1e-5, atol=0)
     assert "witness" not in objective.generator(z, c, c)
 

@@ -365,7 +365,6 @@ def test_loss_of_g_is_the_checkout_s_plus_what_it_is_charged(look: Look) -> None
         for start, weight in ((0, 2.0), (20, 0.0)):
             loss = MspLoss(torch.device("cpu"), path, 10, consistency_kimg=start, **networks)
             assert torch.equal(loss.diversity.apart, reals.apart)
-            place = torch.special.ndtr(z[:, 2])
             loss.diversity.apart.fill_(500.0)  # a G that has learned nothing is more varied than reals
             torch.manual_seed(1)
             loss.accumulate_gradients("Gmain", None, None, z, given, True, 3.0)
@@ -378,7 +377,7 @@ def test_loss_of_g_is_the_checkout_s_plus_what_it_is_charged(look: Look) -> None
             strayed = ((v - u).abs() + kl).mean()
             apart = img[:2] - img[2:]
             apart = apart - apart.mean(dim=(2, 3), keepdim=True)
-            unlike = 0.5 * bool(weight) * loss.witness.charge(img, c, place, None)
+            unlike = 0.5 * bool(weight) * loss.witness.charge(img, c, z, None)
             lacking = 1 - apart.flatten(1).norm(dim=1).mean() / 500
             ((softplus(-D(img, c)).mean() + weight * strayed + unlike + 3.0 * lacking) * 3.0).backward()
             for mine, p in zip(found, G.parameters()):
