@@ -26,9 +26,9 @@ class Witness:
 
     Of a real it has not seen it gives the class some probability. Among the 64 reals of a label's class that are
     nearest in level, those that f names right (or wrong) have a distribution of it; a fake that f is to name so is to
-    have a number drawn from the same. So fakes are as well known to a network that G cannot see as reals are: what
-    makes them doubtful is in the picture, not in f alone. (Transferability of what fools one network to another:
-    Liu et al. 2017, "Delving into transferable adversarial examples".)
+    have a number drawn from the same. So what makes fakes doubtful must be in the picture, and not in f alone.
+    (Transferability of what fools one network to another: Liu et al. 2017, "Delving into transferable adversarial
+    examples".)
 
     Args:
         network: the classifier.
