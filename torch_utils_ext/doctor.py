@@ -107,7 +107,7 @@ def limits(device: str) -> dict[str, str]:
     """What nothing on that device can beat, measured now."""
     found = {"copy bandwidth (read + written)": f"{copy_bandwidth(device) / 1e9:,.0f} GB/s"}
     for dtype in (torch.float32, torch.bfloat16):
-        found[f"matrix product, {str(dtype).removeprefix('torch.')}"] = (
+        found[f"products and convolutions, {str(dtype).removeprefix('torch.')}"] = (
             f"{matrix_peak(dtype, device) / 1e9:,.0f} GFLOP/s"
         )
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from stylegan2_msp.presets import PRESETS
 from stylegan2_msp.study.experiments import EXPERIMENTS
 
 
@@ -30,6 +31,11 @@ from stylegan2_msp.study.experiments import EXPERIMENTS
 )
 @click.option("--source", help="Folder of the images (MNIST's idx files, photographs); MNIST is downloaded without.")
 @click.option("--variant", "variants", multiple=True, help="Only this row; repeatable.  [default: all]")
+@click.option(
+    "--cfg",
+    type=click.Choice(list(PRESETS)),
+    help="Preset of the networks; tiny is that of the documented figures.  [default: auto; tiny on CPUs]",
+)
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of each training.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 def reproduce(
@@ -40,6 +46,7 @@ def reproduce(
     images: int | None,
     source: str | None,
     variants: tuple[str, ...],
+    cfg: str | None,
     gpus: int,
     device: str | None,
 ) -> None:
@@ -54,7 +61,7 @@ def reproduce(
     start = time.monotonic()
     experiment = choose(EXPERIMENTS[name], variants)
     folder = outdir or Path("study") / name
-    study = Study(experiment, folder, tuple(range(seeds)), scale, source, device, gpus, images)
+    study = Study(experiment, folder, tuple(range(seeds)), scale, source, device, gpus, images, cfg)
     with study.alone():
         try:
             study.run()

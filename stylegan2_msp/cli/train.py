@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-_CHOICES = {"cfg": ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "tiny", "points"]}
+from stylegan2_msp.presets import PRESETS
 
 
 class NumberOrAuto(click.ParamType):
@@ -46,7 +46,7 @@ class NumberOrAuto(click.ParamType):
 @click.option("--subset", type=int, help="Train on this many random images.  [default: all]")
 @click.option("--mirror", type=bool, help="Mirror a random half of the images (refused with --cond-msp).  [default: 0]")
 @click.option(
-    "--cfg", type=click.Choice(_CHOICES["cfg"]), help="Preset.  [default: auto; tiny on CPUs, points for 2-D data]"
+    "--cfg", type=click.Choice(list(PRESETS)), help="Preset.  [default: auto; tiny on CPUs, points for 2-D data]"
 )
 @click.option("--gamma", type=float, help="Weight of the R1 penalty.  [default: the preset's]")
 @click.option(

@@ -33,6 +33,7 @@ class Study:
         device: as in `train`; None is the default there.
         gpus: processes of each training.
         images: items of each distribution that are measured; None is the experiment's own number.
+        cfg: preset of the networks, as in `train`; None is the default there.
     """
 
     experiment: Experiment
@@ -43,6 +44,7 @@ class Study:
     device: str | None
     gpus: int
     images: int | None = None
+    cfg: str | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -50,7 +52,7 @@ class Study:
 
         Raises:
             UserError: --source is missing, another process works in the folder, or it was begun for another experiment,
-                length or number of items.
+                length, number of items or preset.
         """
         if self.experiment.needs_source and self.source is None:
             raise UserError("--source: this experiment needs the folder of its images; name it")
@@ -86,6 +88,7 @@ class Study:
     def _claim(self) -> None:
         begun = self.folder / "begun.txt"
         ours = f"{self.experiment.title}, --scale {self.scale:g}, --images {self.items}"
+        ours += f", --cfg {self.cfg}" if self.cfg else ""
         if not begun.is_file():
             with replacing(begun) as temporary:
                 temporary.write_text(ours + "\n", encoding="utf-8")
@@ -140,6 +143,7 @@ class Study:
         if any(runs.glob("*/training-state-*.pt")):
             _call("train", "--resume", "auto", kimg, *where)
             return
+        where += [f"--cfg={self.cfg}"] if self.cfg else []
         condition = [] if "--cond=1" in variant.train else ["--cond-msp=1"]
         _call("train", "--data", str(data), *condition, *variant.train, f"--seed={seed}", kimg, *where)
 

@@ -33,7 +33,7 @@ def test_a_sound_machine() -> None:
     for word in (
         torch.__version__,
         "copy bandwidth",
-        "matrix product",
+        "products and convolutions",
         "modulated_conv2d",
         "agrees with its reference",
     ):
