@@ -10,6 +10,7 @@ import torch
 from stylegan2_msp.agreement import ClassAgreement
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import split_labels
+from stylegan2_msp.seeds import Settled
 
 ROUNDS = 9  # tries of an item after the first; the bracket is then at most 0.004 of the range
 # (positions of the labels [M], labels [M, K + 1] to give G instead, number of the draw of latents) -> items [M, ...],
@@ -39,15 +40,15 @@ class Search:
         """The items for labels [N, K + 1]; see `search_levels` and `draw_latents`.
 
         Args:
-            z: latents of the first draw [N, z_dim]; as in training (`training.consistency`) their first number settles
-                which of the drawn items are to be named as their class.
+            z: latents of the first draw [N, z_dim]; as in training (`training.consistency`) they settle which of the
+                drawn items are to be named as their class.
         """
         if self.draws is None:
             return search_levels(make, labels, classifier, self.within)
         right = None
         if self.agreement is not None:
             one_hot, levels = _levels(labels, classifier.num_classes)
-            right = torch.special.ndtr(z[:, 0]) < self.agreement.to(levels.device)(levels, one_hot.argmax(dim=1))
+            right = Settled(z).naming < self.agreement.to(levels.device)(levels, one_hot.argmax(dim=1))
         return draw_latents(make, labels, classifier, self.within, self.draws, right, self.steady)
 
 

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from torch_utils_ext.rng import BatchRng
 
-# First numbers of z: they settle whether f names the class (`agreement`), how sharp the image is, and how well a second
-# network knows the class (`training.witness`).
-SETTLED = 3
+SETTLED = 3  # numbers of z that `Settled` reads
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the first numbers of latents settle, each as a rank among all latents: uniform in [0, 1], [N].
+
+    Attributes:
+        z: the latents [N, z_dim].
+    """
+
+    z: torch.Tensor
+
+    @property
+    def naming(self) -> torch.Tensor:
+        """Below the share a(u) of reals that f names right (`agreement`), f is to name the item as its class."""
+        return torch.special.ndtr(self.z[:, 0])
+
+    @property
+    def sharpness(self) -> torch.Tensor:
+        """How sharp the image is to be among reals of its label (`training.sharpness`)."""
+        return torch.special.ndtr(self.z[:, 1])
+
+    @property
+    def legibility(self) -> torch.Tensor:
+        """How well a second network is to know the class among reals of its label (`training.witness`)."""
+        return torch.special.ndtr(self.z[:, 2])
 
 
 def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from stylegan2_msp.agreement import ClassAgreement, real_agreement
 from stylegan2_msp.augment import AugmentPipe
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.conditioning import level
+from stylegan2_msp.seeds import Settled
 from torch_utils_ext.rng import BatchRng
 
 # Shifts by whole pixels up to 1/32 of the image, and faint noise. On reals of corrupted MNIST, all levels alike, they
@@ -34,8 +35,8 @@ class Consistency:
         uniform: of the same over a second batch that D never sees, its levels uniform over the data's range.
         share: size of that second batch relative to the first.
         class_weight: of E[max_k p_k - p_w] over both batches, where w is what f is to answer: y, or else the likeliest
-            other class. Reals of class y and level u are named y with probability a_y(u), and so are fakes to be: the
-            first number of z says which of them. Bare cross-entropy to y would make fakes more obedient than reals.
+            other class. Reals of class y and level u are named y with probability a_y(u), and so are fakes to be: z
+            settles which of them (`seeds.Settled`). Bare cross-entropy to y would make fakes more obedient than reals.
         agreement: a; needed with ``class_weight``.
         pipe: mild augmentation under which f looks at fakes, or None. An answer that holds under small shifts and
             faint noise is not owed to a pattern of single pixels (randomised smoothing, Cohen et al. 2019). D's own
@@ -89,7 +90,7 @@ class Consistency:
         if self.agreement is None:
             return None
         K = self.classifier.num_classes
-        return torch.special.ndtr(z[:, 0]) < self.agreement(level(c, K), c[:, :K].argmax(dim=1))
+        return Settled(z).naming < self.agreement(level(c, K), c[:, :K].argmax(dim=1))
 
     def _answer(self, img: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and measure of what an image file would hold of the fakes."""

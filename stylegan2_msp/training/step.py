@@ -12,7 +12,7 @@ from stylegan2_msp.config import TrainConfig
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.networks.precision import use_channels_last
-from stylegan2_msp.seeds import SETTLED
+from stylegan2_msp.seeds import SETTLED, Settled
 from stylegan2_msp.training.checkpoint import TrainState
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.distributed import World
@@ -192,7 +192,7 @@ class Trainer:
         z = self.state.rng.randn(n, self.state.G.z_dim)
         c, told = self.labels.fakes(n, twins)
         if self.ranks is not None:
-            told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
+            told = torch.cat([told, Settled(z).sharpness[:, None]], dim=1)
         return z, c, told
 
     def _reals(self) -> list[torch.Tensor]:

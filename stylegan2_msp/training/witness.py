@@ -11,6 +11,7 @@ from stylegan2_msp.classifiers.train import train_classifier
 from stylegan2_msp.data.dataset import TrainingSet
 from stylegan2_msp.errors import UserError
 from stylegan2_msp.progress import tell
+from stylegan2_msp.seeds import Settled
 from stylegan2_msp.training.neighbours import Neighbours, some_reals
 
 _MOST = 65_536  # reals that are looked at: half of them train the witness, it is asked about the others
@@ -57,12 +58,12 @@ class Witness:
         Args:
             img: fakes [n, C, H, W].
             c: their labels [n, c_dim].
-            z: their latents [n, z_dim]; the third number says which of the reals alike stands for each.
+            z: their latents [n, z_dim], which settle which of the reals alike stands for each (`seeds.Settled`).
             named_right: whether f is to name each fake as its class, bool [n]; None where nothing settles that.
         """
         classes = c[:, : self.network.num_classes].argmax(dim=1)
         p = self.network.probs(img.clamp(-1, 1)).gather(1, classes[:, None])[:, 0]
-        return (p - self.wanted(c, torch.special.ndtr(z[:, 2]), named_right)).abs().mean()
+        return (p - self.wanted(c, Settled(z).legibility, named_right)).abs().mean()
 
     def wanted(self, c: torch.Tensor, place: torch.Tensor, named_right: torch.Tensor | None) -> torch.Tensor:
         """q of `charge`, [n], by its place in [0, 1] among the reals alike; where none is, any of them counts."""

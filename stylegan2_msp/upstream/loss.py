@@ -13,7 +13,7 @@ from training.loss import StyleGAN2Loss  # type: ignore[import-not-found]
 from stylegan2_msp.classifiers import FrozenClassifier
 from stylegan2_msp.data.archive import open_archive
 from stylegan2_msp.data.dataset import TrainingSet
-from stylegan2_msp.seeds import SETTLED
+from stylegan2_msp.seeds import SETTLED, Settled
 from stylegan2_msp.training.consistency import Consistency, ask
 from stylegan2_msp.training.diversity import Diversity, real_diversity
 from stylegan2_msp.training.labels import LevelNoise, twin_labels
@@ -141,7 +141,7 @@ class MspLoss(StyleGAN2Loss):
         if twins:
             given, told = twin_labels(given), twin_labels(told)
         if self.ranks is not None:
-            told = torch.cat([told, torch.special.ndtr(z[:, 1:2])], dim=1)
+            told = torch.cat([told, Settled(z).sharpness[:, None]], dim=1)
         return _Fakes(given, told)
 
     def _told_of_reals(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
