@@ -84,7 +84,7 @@ def measure(contestants: dict[str, Any], phases: list[str], rounds: int, cycle: 
                 if phase in failed[name]:
                     continue
 
-                # The first turn warms up: enough calls for a phase to become a CUDA graph.
+                # The first turn warms up: enough calls for a phase to become a graph.
                 count = (1 if phase == "step" else 5) if not turn else cycle if phase == "step" else 2
                 run = who.step if phase == "step" else functools.partial(who.phase, phase)
                 try:
@@ -175,7 +175,7 @@ def bench(
     if not failed["ours"]:
         result["ours"] |= arithmetic(ours, precision, result["ours"], device)
     about = {key: setting[key] for key in ("img_resolution", "img_channels", "channel_base", "channel_max", "batch")}
-    how = {"precision": precision, "ada_p": ada, "path_length": path_length, "cuda_graphs": graphs}
+    how = {"precision": precision, "ada_p": ada, "path_length": path_length, "graphs": graphs}
     how["device"] = device.type
     return {"config": config, **how, **about, **result}
 
@@ -185,7 +185,7 @@ def show(row: dict[str, Any]) -> None:
     print(
         f"\n{row['config']}: {row['img_resolution']}x{row['img_resolution']}x{row['img_channels']}, "
         f"{row['channel_base']}/{row['channel_max']}, batch {row['batch']}, {row['precision']}, ADA p={row['ada_p']}, "
-        f"path length {'on' if row['path_length'] else 'off'}{', CUDA graphs' if row['cuda_graphs'] else ''}"
+        f"path length {'on' if row['path_length'] else 'off'}{', replayed' if row['graphs'] else ''}"
     )
     for name in ("ours", "reference"):
         if name in row:
@@ -220,7 +220,7 @@ def show(row: dict[str, Any]) -> None:
 @click.option("--batch", type=int, help="Batch.  [default: the configuration's]")
 @click.option("--rounds", type=int, default=5, show_default=True, help="Timed turns of each phase.")
 @click.option("--threads", type=int, help="CPU threads.  [default: torch's]")
-@click.option("--graphs/--no-graphs", default=True, show_default=True, help="On a GPU: phases as CUDA graphs.")
+@click.option("--graphs/--no-graphs", default=True, show_default=True, help="Replay the phases, as training does.")
 @click.option("--reference", "checkout", type=click.Path(path_type=Path), help="Checkout of stylegan2-ada-pytorch.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results here as JSON.")

@@ -77,6 +77,11 @@ class AugmentPipe(torch.nn.Module):
         self.noise = Noise(noise, noise_std)
         self.cutout = Cutout(cutout, cutout_size)
 
+    @property
+    def idle(self) -> bool:
+        """Whether p is 0 on a CPU; elsewhere, looking at p would mean waiting for the device."""
+        return self.p.device.type == "cpu" and not self.p.numpy().any()
+
     def forward(
         self, images: torch.Tensor, debug_percentile: float | None = None, rng: BatchRng | None = None
     ) -> torch.Tensor:
@@ -96,8 +101,8 @@ class AugmentPipe(torch.nn.Module):
         """
         if images.ndim != 4 or images.shape[1] not in (1, 3) or min(images.shape[2:]) < 2:
             raise ValueError(f"images must be [N, 1 or 3, H, W] of 2 pixels or more, got {tuple(images.shape)}")
-        if debug_percentile is None and self.p.device.type == "cpu" and float(self.p) == 0:
-            return images  # elsewhere, looking at p would mean waiting for the device
+        if debug_percentile is None and self.idle:
+            return images
         draws = Draws(images.shape[0], self.p, images.device, rng, debug_percentile)
         height, width = images.shape[2:]
         moves = [*self.blit.inverse(draws, width, height), *self.geometry.inverse(draws, width, height)]

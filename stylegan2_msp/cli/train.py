@@ -158,7 +158,11 @@ class NumberOrAuto(click.ParamType):
 )
 @click.option("--fp32", type=bool, help="Full precision; the same as --precision fp32.  [default: 0]")
 @click.option("--nhwc", type=bool, help="channels_last memory format for half precision on CUDA.  [default: on]")
-@click.option("--cuda-graphs", type=bool, help="Start a GPU's kernels as recorded graphs.  [default: on, for one GPU]")
+@click.option(
+    "--graphs",
+    type=bool,
+    help="Record a step's phases and replay them: a GPU's kernels, a CPU's operators.  [default: on, in one process]",
+)
 @click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.  [default: 0]")
 @click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.  [default: 0]")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration and stop.")

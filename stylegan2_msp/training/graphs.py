@@ -1,4 +1,4 @@
-"""Phases of a step as CUDA graphs: recorded once, then started as a whole instead of kernel by kernel."""
+"""Phases of a step as graphs: recorded once, then replayed without the Python that called their operators."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from stylegan2_msp.training.replay import Recorder
+
 _REHEARSALS = 3  # calls before a phase is recorded: kernels are built and cuDNN's algorithms chosen by then
 
 
@@ -17,16 +19,19 @@ _REHEARSALS = 3  # calls before a phase is recorded: kernels are built and cuDNN
 class _Recorded:
     key: int
     calls: int = 0
-    graph: torch.cuda.CUDAGraph | None = None
+    graph: torch.cuda.CUDAGraph | Recorder | None = None
     inputs: tuple[torch.Tensor, ...] = ()
 
 
 class PhaseGraphs:
-    """Runs phases; on a GPU each is recorded as a CUDA graph when it has run a few times, and then replayed.
+    """Runs phases; each is recorded when it has run a few times, on a GPU as a CUDA graph, and then replayed.
 
     A step of a small network is some two thousand kernels of a few microseconds each, which a host starts several
-    times more slowly than the GPU runs them. A graph is started at once. What a phase does must depend on nothing on
-    the host but the number of its inputs, and it may leave results only in tensors that live on. A phase that waits for
+    times more slowly than the GPU runs them. A graph is started at once. On a CPU a graph is the list of operators
+    (`Recorder`), which leaves out autograd and the code of the networks. What a phase does must depend on nothing on
+    the host but its name and the number of its inputs, and it may leave results only in tensors that live on.
+
+    On a CPU a phase that cannot be recorded just runs as it is. On a GPU one that waits for
     the device (which a classifier of the user's own may make it do) is told from the others before it is recorded, and
     runs as on a CPU, as does one that cannot be recorded; one line says so. Graphs keep the memory of the largest phase
     to themselves: where the GPU has too little for a phase beside them, they are given up, and one line says so.
@@ -38,12 +43,13 @@ class PhaseGraphs:
     """
 
     def __init__(self, device: torch.device, generator: torch.Generator, enabled: bool = True) -> None:
-        self.enabled = enabled and device.type == "cuda"
+        self.enabled = enabled
         self.generator = generator
         self.phases: dict[str, _Recorded] = {}
         self.direct: set[str] = set()
-        self.stream = torch.cuda.Stream(device) if self.enabled else None
-        self.pool = torch.cuda.graph_pool_handle() if self.enabled else None  # memory that they share
+        on_gpu = enabled and device.type == "cuda"
+        self.stream = torch.cuda.Stream(device) if on_gpu else None
+        self.pool = torch.cuda.graph_pool_handle() if on_gpu else None  # memory that they share
 
     def run(self, name: str, work: Callable[..., None], *inputs: torch.Tensor, undo: Callable[[], None]) -> None:
         """Does ``work(*inputs)``.
@@ -94,6 +100,9 @@ class PhaseGraphs:
         if phase is None or phase.key != len(inputs):
             phase = self.phases[name] = _Recorded(len(inputs))
         phase.calls += 1
+        if self.stream is None and phase.graph is None:
+            self._note_operators(name, phase, work, inputs)
+            return
         if phase.calls <= _REHEARSALS:
             self._rehearse(work, inputs, last=phase.calls == _REHEARSALS)
             return
@@ -103,6 +112,21 @@ class PhaseGraphs:
         for kept, given in zip(phase.inputs, inputs, strict=True):
             kept.copy_(given)
         phase.graph.replay()
+
+    def _note_operators(
+        self, name: str, phase: _Recorded, work: Callable[..., None], inputs: tuple[torch.Tensor, ...]
+    ) -> None:
+        """Does it on a CPU, and notes how when it has run a few times."""
+        if phase.calls <= _REHEARSALS:
+            work(*inputs)
+            return
+        phase.inputs = tuple(t.clone() for t in inputs)
+        with Recorder() as recorder:
+            work(*phase.inputs)
+        phase.graph = recorder
+        if recorder.refused is not None:
+            self.direct.add(name)
+            logging.getLogger(__name__).info("The %s phase is not replayed: %s", name, recorder.refused)
 
     def _rehearse(self, work: Callable[..., None], inputs: tuple[torch.Tensor, ...], last: bool) -> None:
         """Does it on the stream that will record it, the last time watching for waits."""

@@ -160,7 +160,7 @@ def _train_here(plan: Plan, world: World) -> int:
     if classifier is not None:
         classifier = classifier.to(world.device) if config.condition == "class+msp" else None
     machine = plan.machine
-    nhwc, graphs = machine.nhwc is not False, machine.cuda_graphs is not False
+    nhwc, graphs = machine.nhwc is not False, machine.graphs is not False
     trainer = Trainer(config, data, archive.num_classes, classifier, world, nhwc, graphs)
     if plan.state is not None:
         restore(plan.state, trainer.state)

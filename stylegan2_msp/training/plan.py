@@ -30,7 +30,7 @@ class Machine:
     gpus: int | None = None
     workers: int | None = None
     nhwc: bool | None = None
-    cuda_graphs: bool | None = None
+    graphs: bool | None = None
     nobench: bool | None = None
     allow_tf32: bool | None = None
 

@@ -44,7 +44,7 @@ class Trainer:
         classifier: the frozen classifier, for the consistency terms.
         world: this process's place among those that share the batch.
         nhwc: half precision in channels_last memory on a GPU.
-        graphs: a GPU that trains alone replays its phases as CUDA graphs (see `PhaseGraphs`).
+        graphs: a process that trains alone replays its phases (see `PhaseGraphs`).
     """
 
     def __init__(
@@ -142,6 +142,8 @@ class Trainer:
         self._run("R1", self._regularise_discriminator, self._reals())
 
     def _run(self, name: str, work: Callable[..., None], inputs: Sequence[torch.Tensor] = ()) -> None:
+        if self.state.pipe is not None and self.state.pipe.idle:
+            name += " without augmentation"
         self.graphs.run(name, work, *inputs, undo=self._forget_gradients)
 
     def _train_generator(self, *strength: torch.Tensor) -> None:

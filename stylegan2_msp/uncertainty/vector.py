@@ -46,7 +46,7 @@ class Softmax(Measure):
         if not self.shares:
             raise ValueError("a softmax vector for a level needs the shares of the other classes; fit the measure")
         table = _table(self.shares, levels.dtype, levels.device)
-        own = torch.nn.functional.one_hot(classes, len(table)).to(levels.dtype)
+        own = torch.eye(len(table), dtype=levels.dtype, device=levels.device)[classes]
         return own * levels[:, None] + table[classes] * (1 - levels[:, None])
 
     def fitted(self, logits: torch.Tensor, classes: torch.Tensor) -> Measure:
