@@ -161,7 +161,7 @@ class NumberOrAuto(click.ParamType):
 @click.option(
     "--graphs",
     type=bool,
-    help="Record a step's phases and replay them: a GPU's kernels, a CPU's operators.  [default: on, in one process]",
+    help="Record a step's phases and replay them: a GPU's kernels, a CPU's operators.  [default: on, but between GPUs]",
 )
 @click.option("--nobench", type=bool, help="Leave cuDNN's benchmark off.  [default: 0]")
 @click.option("--allow-tf32", type=bool, help="Let full precision use TF32 on CUDA.  [default: 0]")

@@ -29,6 +29,12 @@ _GIVE_BACK_SEC = 0.1
 _LONGEST = 4000  # characters of a process's last words: a pipe takes so many of each
 
 
+@torch.library.custom_op("stylegan2_msp::all_reduce_", mutates_args={"value"}, schema="(Tensor(a!) value) -> ()")
+def _all_reduce(value: torch.Tensor) -> None:
+    """Sum over processes, in place; an operator like others, so that a phase with it can be replayed."""
+    dist.all_reduce(value)
+
+
 @dataclass(frozen=True)
 class World:
     """This process's place among those that share the batch."""
@@ -44,7 +50,7 @@ class World:
         if self.size == 1:
             return value
         value = value.detach().clone()
-        dist.all_reduce(value)
+        _all_reduce(value)
         return value / self.size
 
     def gather(self, value: Any) -> list[Any]:
@@ -69,7 +75,7 @@ class World:
             return
         grads = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in grads])
-        dist.all_reduce(flat)
+        _all_reduce(flat)
         flat /= self.size
         for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(mean.view_as(grad))

@@ -66,7 +66,8 @@ class Trainer:
             for network in (state.G, state.D, state.G_ema):
                 use_channels_last(network)
         self.average = Average(state.G_ema, state.G)
-        self.graphs = PhaseGraphs(world.device, state.rng.generator, graphs and world.size == 1)
+        recorded = graphs and (world.size == 1 or world.device.type == "cpu")  # between GPUs it has not been tried
+        self.graphs = PhaseGraphs(world.device, state.rng.generator, recorded)
         self.labels = LabelDraws(data.labels, num_classes, state.order, state.rng, config.label_noise, config.vicinal)
         self.ranks = rank_reals(data, num_classes) if config.sharpness else None
         diversity = real_diversity(data, num_classes, config.diversity) if config.diversity > 0 else None

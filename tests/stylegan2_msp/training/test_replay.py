@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +211,37 @@ def test_training_on_images(digits_archive: Path, options: dict[str, Any]) -> No
     replayed = {name for name, phase in trainer.graphs.phases.items() if phase.graph is not None}
     assert replayed >= {f"{name} without augmentation" for name in PHASES}
     assert replayed >= {"G", "D"}
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from stylegan2_msp.training.distributed import join_world, launch
+
+def work(data):
+    from test_replay import compared
+    world = join_world("cpu")
+    trainer = compared(Path(data), 6, world=world)
+    replayed = world.gather(sorted(name for name, phase in trainer.graphs.phases.items() if phase.graph is not None))
+    if world.rank == 0:
+        print(*map(",".join, replayed), sep="\\n")
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(launch(work, 2, sys.argv[1]))
+"""
+
+
+def test_processes_that_share_the_batch(digits_archive: Path, tmp_path: Path) -> None:
+    """What they send each other is replayed, too."""
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [sys.executable, str(tmp_path / "together.py"), str(digits_archive)]
+    search = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    place = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=place, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    one, other = (set(line.split(",")) for line in done.stdout.splitlines()[-2:])
+    assert one == other >= {f"{name} without augmentation" for name in PHASES} | {"G", "D"}
 
 
 def test_training_on_points(moons_archive: Path) -> None:
